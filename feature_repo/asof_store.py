@@ -1,0 +1,128 @@
+"""Feast's DuckDB offline store, with the point-in-time join as one ASOF join.
+
+Feast 0.67 joins each spine row with *every* earlier row of its entity and keeps the newest of
+them. On 497k rows of 22 features that asks for 21 GB and nine minutes; the ASOF join that DuckDB
+has for this very question takes seconds. Same question, same answer, tested against Feast's own.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import ibis
+import pandas as pd
+from feast.errors import EntityTimestampInferenceException
+from feast.feature_view import FeatureView
+from feast.infra.offline_stores import duckdb
+from feast.infra.offline_stores.ibis import IbisRetrievalJob
+from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
+from feast.on_demand_feature_view import OnDemandFeatureView
+from feast.repo_config import RepoConfig
+from ibis.expr import datatypes as dt
+
+UTC = dt.Timestamp(timezone="UTC", scale=6)
+
+
+class AsofDuckDBOfflineStoreConfig(duckdb.DuckDBOfflineStoreConfig):
+    type: str = "feature_repo.asof_store.AsofDuckDBOfflineStore"
+
+
+class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
+    """DuckDB over parquet; differs from Feast's only in how it joins point in time."""
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | str,
+        registry: Any,
+        project: str,
+        full_feature_names: bool = False,
+        filter_by_created_timestamp: bool = False,
+    ) -> RetrievalJob:
+        """Each spine row with the newest feature row of its entity at or before its instant.
+
+        A row older than the view's ttl counts as absent. What an ASOF join cannot express (a
+        knowledge cutoff by created timestamp, on-demand views) goes to Feast's own join.
+        """
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        if filter_by_created_timestamp or on_demand or isinstance(entity_df, str):
+            return duckdb.DuckDBOfflineStore.get_historical_features(
+                config,
+                feature_views,
+                feature_refs,
+                entity_df,
+                registry,
+                project,
+                full_feature_names,
+                filter_by_created_timestamp,
+            )
+        instant = infer_event_timestamp_from_entity_df(dict(entity_df.dtypes))
+        if instant not in entity_df:
+            raise EntityTimestampInferenceException([instant])
+        entity_df = entity_df.assign(**{instant: pd.to_datetime(entity_df[instant], utc=True)})
+        result = ibis.memtable(entity_df.reset_index(drop=True))
+        result = result.mutate(**{instant: result[instant].cast(UTC)})
+        # DuckDB takes a spine of unknown length for a short one and joins it by nested loops.
+        ibis.get_backend().raw_sql("SET asof_loop_join_threshold = 0")
+        for view in feature_views:
+            result = _asof_join(result, instant, view, feature_refs, full_feature_names, config)
+        return IbisRetrievalJob(
+            result,
+            [],
+            full_feature_names,
+            metadata=RetrievalMetadata(
+                features=feature_refs,
+                keys=[c for c in entity_df.columns if c != instant],
+                min_event_timestamp=entity_df[instant].min(),
+                max_event_timestamp=entity_df[instant].max(),
+            ),
+            data_source_writer=duckdb._write_data_source,
+            staging_location=config.offline_store.staging_location,
+            staging_location_endpoint_override=config.offline_store.staging_location_endpoint_override,
+            repo_path=str(config.repo_path),
+        )
+
+
+def _asof_join(
+    spine: ibis.Table,
+    instant: str,
+    view: FeatureView,
+    feature_refs: list[str],
+    full_feature_names: bool,
+    config: RepoConfig,
+) -> ibis.Table:
+    source = view.batch_source
+    prefix = f"{view.projection.name_to_use()}:"
+    names = [ref.removeprefix(prefix) for ref in feature_refs if ref.startswith(prefix)]
+    keys = view.projection.join_key_map or {e.name: e.name for e in view.entity_columns}
+
+    rows = duckdb._read_data_source(source, str(config.repo_path))
+    rows = rows.rename({new: old for old, new in source.field_mapping.items() if old in rows.columns})
+    if source.created_timestamp_column:  # of two rows of one instant, the later knowledge
+        latest = ibis.window(
+            group_by=[*keys, source.timestamp_field],
+            order_by=ibis.desc(source.created_timestamp_column),
+        )
+        rows = rows.mutate(_rank=ibis.row_number().over(latest)).filter(ibis._._rank == 0)
+    rows = rows.select(
+        **{f"_key_{key}": rows[key] for key in keys},
+        _known=rows[source.timestamp_field].cast(UTC),
+        **{f"_feature_{name}": rows[name] for name in names},
+    )
+    joined = spine.asof_join(
+        rows,
+        on=spine[instant] >= rows["_known"],
+        predicates=[spine[in_spine] == rows[f"_key_{key}"] for key, in_spine in keys.items()],
+    )
+    live = joined["_known"].notnull()
+    if view.ttl:
+        # As a number: adding an interval to a timestamp with a zone costs DuckDB microseconds a cell.
+        age = joined[instant].delta(joined["_known"], unit="microsecond")
+        live &= age <= view.ttl // timedelta(microseconds=1)
+    label = f"{view.projection.name_alias or view.name}__" if full_feature_names else ""
+    return joined.select(
+        *spine.columns,
+        **{f"{label}{name}": live.ifelse(joined[f"_feature_{name}"], None) for name in names},
+    )

@@ -1,0 +1,28 @@
+"""Windows over point-in-time rows: which rows end one, and the window as a view."""
+
+import numpy as np
+
+
+def window_ends(symbols: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
+    """Positions of the rows at which a whole window ends.
+
+    Args:
+        symbols: (n,) the symbol of each row; a symbol's rows stand together, in order of time.
+        rows: (n, n_features) feature values; a row with a NaN has not had its history yet.
+        length: rows in a window.
+
+    Returns:
+        (m,) int positions whose last `length` rows are of one symbol and complete.
+    """
+    complete = ~np.isnan(rows).any(axis=1)
+    position = np.arange(len(rows))
+    starts_run = np.ones(len(rows), dtype=bool)
+    starts_run[1:] = (symbols[1:] != symbols[:-1]) | ~complete[:-1]
+    run_start = np.maximum.accumulate(np.where(starts_run, position, 0))
+    return position[complete & (position - run_start + 1 >= length)]
+
+
+def gather(rows: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
+    """The windows ending at `ends`; (len(ends), length, n_features), oldest session first."""
+    views = np.lib.stride_tricks.sliding_window_view(rows, length, axis=0)
+    return views[ends - length + 1].transpose(0, 2, 1)

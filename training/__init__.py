@@ -1,0 +1,3 @@
+"""Point-in-time dataset, models, honest evaluation, registry."""
+
+from feature_repo import NO_TELEMETRY as NO_TELEMETRY  # before any library can phone home

@@ -1,0 +1,81 @@
+"""Stage `train`: fit one model over all symbols and export it. `python -m training.train lstm`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from feature_repo.artifacts import read_parquet, sha256, write_json
+from feature_repo.publish import PublishParams
+from feature_repo.stage import load_params, run_stage
+from training.dataset import ROWS, DatasetParams
+from training.models import BODIES
+
+MODELS = Path("models")
+PARITY_WINDOWS = 512
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=BODIES, help="which model to fit")
+    kind = parser.parse_args().kind
+
+    import pytorch_lightning as pl
+
+    from training.export import export_onnx, onnx_session, parity
+    from training.fit import TrainParams, fit
+    from training.models import Forecaster
+    from training.windows import WindowDataset
+
+    params = load_params("train", TrainParams)
+    body = load_params(kind, BODIES[kind][1])
+    features = load_params("dataset", DatasetParams).features
+    window = load_params("publish", PublishParams).window
+    rows = read_parquet(ROWS, columns=["event_timestamp", *features, "split", "label"])
+
+    def part(name: str) -> WindowDataset:
+        return WindowDataset(rows, np.flatnonzero(rows["split"] == name), features, window)
+
+    train, validation = part("train"), part("validation")
+    pl.seed_everything(params.seed, verbose=False)
+    model = Forecaster(kind, features, window, body)
+    result = fit(model, train, validation, params, progress=sys.stderr.isatty())
+
+    folder = MODELS / kind
+    path = folder / "model.onnx"
+    windows, _ = validation[list(range(min(PARITY_WINDOWS, len(validation))))]
+    export_onnx(result.model, windows[:2], path)
+    difference = parity(result.model, onnx_session(path), windows)
+    best = result.curve.loc[result.curve["validation_loss"].idxmin()]
+    result.curve.to_csv(folder / "learning_curve.csv", index=False)
+    train_sessions = rows.loc[rows["split"] == "train", "event_timestamp"]
+    write_json(
+        {
+            "kind": kind,
+            "features": list(features),
+            "window": window,
+            "params": {**params.model_dump(), **body.model_dump()},
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "train_windows": len(train),
+            "validation_windows": len(validation),
+            "train_first_session": f"{train_sessions.min():%Y-%m-%d}",
+            "train_last_session": f"{train_sessions.max():%Y-%m-%d}",
+            "best_validation_loss": float(best["validation_loss"]),
+            "best_after_batches": int(best["batches"]),
+            "batches": int(result.curve["batches"].iloc[-1]),
+            "onnx_parity": difference,
+            "onnx_sha256": sha256(path),
+            "rows_sha256": sha256(ROWS),
+        },
+        folder / "training.json",
+    )
+    print(
+        f"{kind}: {result.windows_per_second:,.0f} windows/s for {result.seconds:.0f} s, best validation "
+        f"loss {best['validation_loss']:.4f} after {best['batches']:,.0f} batches, "
+        f"ONNX differs by {difference:.1e}"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)
