@@ -9,6 +9,7 @@ NO_TELEMETRY = {
     "DVC_NO_ANALYTICS": "1",
     "FEAST_USAGE": "False",
     "LITDATA_DISABLE_VERSION_CHECK": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # not telemetry, but noise in every log
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "ORT_DISABLE_TELEMETRY": "1",
 }

@@ -9,6 +9,7 @@ import pandas as pd
 from feature_repo.errors import DataError
 
 EXCHANGE = "XNYS"
+EXCHANGE_ZONE = "America/New_York"
 FIRST_YEAR = "1970-01-01"
 
 

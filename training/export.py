@@ -10,10 +10,8 @@ import onnxruntime as ort
 import torch
 
 from feature_repo.artifacts import replacing
-from feature_repo.windows import gather
-from training.models import OUTPUTS, Forecaster
-
-INPUT = "windows"
+from feature_repo.model import INPUT, OUTPUTS, run_onnx
+from training.models import Forecaster
 
 
 def export_onnx(model: Forecaster, example: torch.Tensor, path: Path) -> None:
@@ -45,35 +43,11 @@ def export_onnx(model: Forecaster, example: torch.Tensor, path: Path) -> None:
         temporary.write_bytes(graph.SerializeToString(deterministic=True))
 
 
-def onnx_session(path: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-
-def predict(
-    session: ort.InferenceSession,
-    rows: np.ndarray,
-    ends: np.ndarray,
-    window: int,
-    batch: int = 4096,
-) -> dict[str, np.ndarray]:
-    """Run an exported model over windows; each output (len(ends),) float32.
-
-    Args:
-        rows: (n, n_features) float32 raw values, in the order the model was trained on.
-        ends: positions in `rows` at which the windows end.
-    """
-    parts = [
-        session.run(list(OUTPUTS), {INPUT: gather(rows, ends[i : i + batch], window)})
-        for i in range(0, len(ends), batch)
-    ]
-    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(OUTPUTS)}
-
-
 @torch.no_grad()
 def parity(model: Forecaster, session: ort.InferenceSession, windows: torch.Tensor) -> float:
     """Largest absolute difference between torch and onnxruntime over the windows and outputs."""
-    answers = session.run(list(OUTPUTS), {INPUT: windows.numpy()})
+    answers = run_onnx(session, windows.numpy())
     return max(
-        float(np.abs(torch_answer.numpy() - onnx_answer).max())
-        for torch_answer, onnx_answer in zip(model(windows), answers, strict=True)
+        float(np.abs(torch_answer.numpy() - answers[name]).max())
+        for name, torch_answer in zip(OUTPUTS, model(windows), strict=True)
     )

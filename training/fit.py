@@ -17,7 +17,7 @@ from feature_repo.stage import Params
 from training.models import Forecaster
 from training.windows import Batch, WindowDataset, batches
 
-EVALUATION_BATCH = 4096
+EVALUATION_BATCH = 512
 
 
 class TrainParams(Params):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from feature_repo.indicators import BY_NAME, SCALE_FREE
 from feature_repo.stage import Params
 
-OUTPUTS = ("log_return", "p_up")
 CLIP = 8.0
 """Standard deviations at which an input saturates: one bad print must not swing the forecast."""
 
@@ -70,6 +69,26 @@ class Scaler(nn.Module):
         return ((self.relative(windows) - self.mean) / self.std).clamp(-CLIP, CLIP)
 
 
+class Dropout(nn.Module):
+    """Dropout whose mask is cut from 16 random bits a value.
+
+    torch's own draws a float a value on one core: a fifth of the LSTM's training time here. The
+    rate is met to 1/65536.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return values
+        words = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device)
+        bits = words.random_(torch.iinfo(torch.int64).min, None).view(torch.int16)
+        kept = bits[: values.numel()] >= round(self.rate * 2**16) - 2**15
+        return values * kept.view(values.shape).to(values.dtype).div_(1 - self.rate)
+
+
 class Ann(nn.Module):
     """The whole window at once through dense layers: 30 x 19 = 570 inputs, 256-128-64."""
 
@@ -78,7 +97,7 @@ class Ann(nn.Module):
         layers: list[nn.Module] = [nn.Flatten()]
         size = window * n_features
         for hidden, dropout in zip(params.hidden, params.dropout, strict=True):
-            layers += [nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(size, hidden), nn.ReLU(), Dropout(dropout)]
             size = hidden
         self.layers = nn.Sequential(*layers)
         self.size = size
@@ -97,14 +116,16 @@ class Lstm(nn.Module):
             nn.LSTM(before, after, batch_first=True)
             for before, after in zip(sizes[:-1], sizes[1:], strict=True)
         )
-        self.dropout = nn.ModuleList(nn.Dropout(p) for p in params.dropout)
+        self.dropout = nn.ModuleList(Dropout(p) for p in params.dropout)
         self.dense = nn.Sequential(nn.Linear(sizes[-1], params.dense), nn.ReLU())
         self.size = params.dense
 
     def forward(self, scores: Tensor) -> Tensor:
-        for layer, dropout in zip(self.recurrent, self.dropout, strict=True):
+        *inner, last = zip(self.recurrent, self.dropout, strict=True)
+        for layer, dropout in inner:
             scores = dropout(layer(scores)[0])
-        return self.dense(scores[:, -1])
+        layer, dropout = last
+        return self.dense(dropout(layer(scores)[0][:, -1]))
 
 
 BODIES: dict[str, tuple[type, type[Params]]] = {"ann": (Ann, AnnParams), "lstm": (Lstm, LstmParams)}

@@ -23,7 +23,8 @@ def main() -> None:
 
     import pytorch_lightning as pl
 
-    from training.export import export_onnx, onnx_session, parity
+    from feature_repo.model import open_onnx
+    from training.export import export_onnx, parity
     from training.fit import TrainParams, fit
     from training.models import Forecaster
     from training.windows import WindowDataset
@@ -46,7 +47,7 @@ def main() -> None:
     path = folder / "model.onnx"
     windows, _ = validation[list(range(min(PARITY_WINDOWS, len(validation))))]
     export_onnx(result.model, windows[:2], path)
-    difference = parity(result.model, onnx_session(path), windows)
+    difference = parity(result.model, open_onnx(path), windows)
     best = result.curve.loc[result.curve["validation_loss"].idxmin()]
     result.curve.to_csv(folder / "learning_curve.csv", index=False)
     train_sessions = rows.loc[rows["split"] == "train", "event_timestamp"]

@@ -1,0 +1,84 @@
+"""Stage `monitor`: the last weeks' features and predictions against the training reference."""
+
+from pathlib import Path
+
+import pandas as pd
+from pydantic import Field
+
+from feature_repo.artifacts import read_parquet, replacing, write_json
+from feature_repo.indicators import FEATURES, SCALE_FREE
+from feature_repo.stage import Params, load_params, run_stage
+
+HISTORY = Path("data/predictions/history.parquet")
+DRIFT_PAGE = Path("reports/drift.html")
+REPORT = Path("metrics/monitoring.json")
+
+COLUMNS = [*(f.name for f in FEATURES if f.unit in SCALE_FREE), "log_return", "p_up"]
+"""What can drift. Prices and share counts are left out: they wander by nature."""
+
+
+class MonitorParams(Params):
+    psi_threshold: float = Field(gt=0)
+    drifted_share: float = Field(gt=0, le=1)
+
+
+def drift_snapshot(reference: pd.DataFrame, recent: pd.DataFrame, params: MonitorParams):
+    """Evidently's snapshot of how far each column's distribution has moved (PSI).
+
+    Args:
+        reference, recent: rows with `COLUMNS`.
+    """
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    definition = DataDefinition(numerical_columns=COLUMNS)
+    preset = DataDriftPreset(
+        columns=COLUMNS,
+        method="psi",
+        threshold=params.psi_threshold,
+        drift_share=params.drifted_share,
+    )
+    return Report([preset]).run(
+        Dataset.from_pandas(recent[COLUMNS], data_definition=definition),
+        Dataset.from_pandas(reference[COLUMNS], data_definition=definition),
+    )
+
+
+def column_psi(snapshot) -> dict[str, float]:
+    """Population stability index of each column, from a snapshot."""
+    scores = {}
+    for metric in snapshot.dict()["metrics"]:
+        if metric["metric_name"].startswith("ValueDrift"):
+            scores[metric["config"]["column"]] = float(metric["value"])
+    return scores
+
+
+def main() -> None:
+    params = load_params("monitor", MonitorParams)
+    history = read_parquet(HISTORY)
+    reference = history[history["part"] == "reference"]
+    recent = history[history["part"] == "recent"]
+    snapshot = drift_snapshot(reference, recent, params)
+    psi = column_psi(snapshot)
+    drifted = sorted(name for name, value in psi.items() if value > params.psi_threshold)
+    with replacing(DRIFT_PAGE) as temporary:
+        snapshot.save_html(str(temporary))
+    write_json(
+        {
+            "model_version": history["model_version"].iloc[0],
+            "reference_rows": len(reference),
+            "recent_rows": len(recent),
+            "recent_first_session": f"{recent['event_timestamp'].min():%Y-%m-%d}",
+            "recent_last_session": f"{recent['event_timestamp'].max():%Y-%m-%d}",
+            "psi": psi,
+            "drifted": drifted,
+            "drifted_share": len(drifted) / len(psi),
+            "dataset_drifted": len(drifted) / len(psi) >= params.drifted_share,
+        },
+        REPORT,
+    )
+    print(f"{len(drifted)} of {len(psi)} columns drifted; see {DRIFT_PAGE}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,82 @@
+"""Stage `predict`: the champion's forecast for each symbol, from the online store, logged."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from feature_repo.artifacts import read_parquet, write_parquet
+from feature_repo.model import RegisteredModel, RegistryParams, run_onnx_over
+from feature_repo.sessions import EXCHANGE_ZONE, next_session
+from feature_repo.stage import Params, load_params, run_stage
+from feature_repo.windows import window_ends
+
+REPO = Path("feature_repo")
+ROWS = Path("data/dataset/rows.parquet")
+LATEST = Path("data/predictions/latest.parquet")
+HISTORY = Path("data/predictions/history.parquet")
+
+
+class PredictParams(Params):
+    log_url: str
+    reference_windows: int = Field(ge=1)
+    recent_sessions: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+
+def history(model: RegisteredModel, rows: pd.DataFrame, params: PredictParams) -> pd.DataFrame:
+    """What this model says of windows past, for monitoring to compare.
+
+    Returns:
+        the rows that end a window in a sample of the training dates (`part` = reference) and in
+        the last `recent_sessions` sessions (recent), with `log_return` and `p_up`.
+    """
+    values = rows[list(model.features)].to_numpy("float32")
+    ends = window_ends(rows["symbol"].to_numpy(object), values, model.window)
+    instants = rows["event_timestamp"]
+    recent_from = instants.iloc[ends].drop_duplicates().nlargest(params.recent_sessions).min()
+    recent = ends[(instants.iloc[ends] >= recent_from).to_numpy()]
+    train = ends[(rows["split"].iloc[ends] == "train").to_numpy()]
+    size = min(params.reference_windows, len(train))
+    reference = np.sort(np.random.default_rng(params.seed).choice(train, size, replace=False))
+
+    chosen = np.concatenate([reference, recent])
+    outputs = run_onnx_over(model.session, values, chosen, model.window)
+    part = ["reference"] * len(reference) + ["recent"] * len(recent)
+    features = rows.iloc[chosen].drop(columns=["ends_window", "split", "label", "next_close"])
+    return features.assign(part=part, model_version=model.version, **outputs)
+
+
+def main() -> None:
+    params = load_params("predict", PredictParams)
+    registry = load_params("registry", RegistryParams)
+    rows = read_parquet(ROWS)
+
+    from feast import FeatureStore
+
+    from serving.prediction_log import append, open_log
+    from serving.predictor import Predictor, load_champion
+
+    champion = load_champion(registry.tracking_uri, registry.model)
+    predictor = Predictor(champion, FeatureStore(str(REPO)))
+    symbols = rows.loc[rows["ends_window"], "symbol"].unique().tolist()
+    predictions = predictor.predict(symbols)
+    # A symbol that has stopped trading has no next session to forecast.
+    newest = predictions["as_of"].max()
+    predictions = predictions[predictions["as_of"] == newest].reset_index(drop=True)
+    session = newest.tz_convert(EXCHANGE_ZONE).normalize().tz_localize(None)
+    predictions["for_session"] = next_session(session).date()
+
+    write_parquet(predictions, LATEST)
+    write_parquet(history(champion, rows, params), HISTORY)
+    new = append(open_log(params.log_url), predictions)
+    print(
+        f"{len(predictions):,} forecasts for {predictions['for_session'].iloc[0]} by version "
+        f"{champion.version} ({new:,} new in the log, "
+        f"{len(symbols) - len(predictions):,} symbols no longer trade)"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,140 @@
+"""Stage `evaluate`: both models beside the baselines, on the same test dates."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from onnxruntime import InferenceSession
+from pydantic import Field
+
+from feature_repo.artifacts import read_json, read_parquet, replacing, write_json, write_parquet
+from feature_repo.model import open_onnx, run_onnx_over
+from feature_repo.publish import PublishParams
+from feature_repo.stage import Params, load_params, run_stage
+from training import metrics
+from training.baselines import (
+    Forecast,
+    GradientBoostingParams,
+    always_up,
+    drift,
+    gradient_boosting,
+    of_model,
+    persistence,
+)
+from training.dataset import ROWS, DatasetParams
+from training.models import BODIES
+from training.train import MODELS
+
+REPORT = Path("metrics/evaluation.json")
+PREDICTIONS = Path("data/evaluation/predictions.parquet")
+PLOTS = Path("reports/plots")
+
+
+class EvaluateParams(Params):
+    bootstrap_samples: int = Field(ge=100)
+    bootstrap_seed: int = Field(ge=0)
+    gradient_boosting: GradientBoostingParams
+
+
+def measure(forecast: Forecast, test: pd.DataFrame, params: EvaluateParams) -> dict:
+    """Every figure of one forecast; None where the forecast has none.
+
+    Args:
+        test: the test rows: close (USD), next_close (USD), label (log return), event_timestamp.
+    """
+    returns = test["label"].to_numpy()
+    sessions = test["event_timestamp"].to_numpy()
+    figures: dict = dict.fromkeys(
+        ["mape", "price_accuracy", "r2_price", "r2_return", "mae", "rmse"]
+        + ["direction_accuracy", "direction_accuracy_ci95", "brier"]
+        + ["rank_ic_mean", "rank_ic_t", "skill_vs_persistence"]
+    )
+    if forecast.log_return is not None:
+        price = test["close"].to_numpy() * np.exp(forecast.log_return)
+        actual = test["next_close"].to_numpy()
+        figures["mape"] = metrics.mape(price, actual)
+        figures["price_accuracy"] = 100 - figures["mape"]
+        figures["r2_price"] = metrics.r2(price, actual)
+        figures["r2_return"] = metrics.r2(forecast.log_return, returns)
+        figures["mae"] = metrics.mae(price, actual)
+        figures["rmse"] = metrics.rmse(price, actual)
+        ic = metrics.rank_ic(forecast.log_return, returns, sessions)
+        figures["rank_ic_mean"], figures["rank_ic_t"] = metrics.mean_and_t(ic)
+        figures["skill_vs_persistence"] = metrics.skill(
+            forecast.log_return, returns, np.zeros_like(returns)
+        )
+    if forecast.up is not None:
+        figures["direction_accuracy"] = metrics.direction_accuracy(forecast.up, returns)
+        figures["direction_accuracy_ci95"] = metrics.direction_ci95(
+            forecast.up, returns, sessions, params.bootstrap_samples, params.bootstrap_seed
+        )
+    if forecast.p_up is not None:
+        figures["brier"] = metrics.brier(forecast.p_up, returns)
+    return figures
+
+
+def model_forecast(
+    session: InferenceSession, rows: pd.DataFrame, ends: np.ndarray, window: int
+) -> Forecast:
+    """An exported model's forecast of the windows ending at `ends`; rows hold its features only."""
+    answers = run_onnx_over(session, rows.to_numpy("float32"), ends, window)
+    return of_model(answers["log_return"], answers["p_up"])
+
+
+def main() -> None:
+    params = load_params("evaluate", EvaluateParams)
+    features = list(load_params("dataset", DatasetParams).features)
+    window = load_params("publish", PublishParams).window
+    rows = read_parquet(ROWS)
+    ends = np.flatnonzero(rows["split"] == "test")
+    train, test = rows[rows["split"] == "train"], rows.iloc[ends]
+    labels = train["label"].to_numpy()
+
+    forecasts = {
+        kind: model_forecast(
+            open_onnx(MODELS / kind / "model.onnx"), rows[features], ends, window
+        )
+        for kind in BODIES
+    }
+    forecasts |= {
+        "persistence": persistence(len(test)),
+        "drift": drift(labels, len(test)),
+        "always_up": always_up(labels, len(test)),
+        "gradient_boosting": gradient_boosting(train, test, features, params.gradient_boosting),
+    }
+    report: dict = {name: measure(forecast, test, params) for name, forecast in forecasts.items()}
+    report |= {
+        "n_predictions": len(test),
+        "n_symbols": int(test["symbol"].nunique()),
+        "n_sessions": int(test["event_timestamp"].nunique()),
+        "first_session": f"{test['event_timestamp'].min():%Y-%m-%d}",
+        "last_session": f"{test['event_timestamp'].max():%Y-%m-%d}",
+    }
+    answers = test[["symbol", "event_timestamp", "close", "next_close", "label"]].copy()
+    for name, forecast in forecasts.items():
+        if name in BODIES or name == "gradient_boosting":
+            answers[f"{name}_log_return"] = forecast.log_return
+            answers[f"{name}_p_up"] = forecast.p_up
+    write_parquet(answers, PREDICTIONS)
+    write_json(report, REPORT)
+
+    from training import plots
+
+    curves = {kind: pd.read_csv(MODELS / kind / "learning_curve.csv") for kind in BODIES}
+    fitted = {kind: read_json(MODELS / kind / "training.json") for kind in BODIES}
+    kinds = list(BODIES)
+    for name, figure in {
+        "learning_curves": plots.learning_curves(curves, fitted),
+        "predicted_vs_actual": plots.predicted_vs_actual(answers, kinds),
+        "calibration": plots.calibration(answers, kinds),
+        "cumulative_rank_ic": plots.cumulative_rank_ic(answers, kinds),
+        "per_symbol_error": plots.per_symbol_error(answers, kinds),
+    }.items():
+        with replacing(PLOTS / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=110)
+    for name in ("ann", "lstm", "persistence"):
+        print(f"{name}: MAPE {report[name]['mape']:.3f}% over {len(test):,} predictions")
+
+
+if __name__ == "__main__":
+    run_stage(main)

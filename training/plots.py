@@ -1,0 +1,119 @@
+"""The pictures of an evaluation. Each function takes tables and returns a figure."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from training import metrics
+
+COLOURS = {"ann": "#1f77b4", "lstm": "#d95f02"}
+GREY = "#777777"
+SHOWN_SYMBOLS = 30
+
+
+def _panels(n: int, width: float = 5.2, height: float = 4.0) -> tuple[Figure, list]:
+    figure = Figure(figsize=(width * n, height), layout="constrained")
+    axes = figure.subplots(1, n, squeeze=False)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    return figure, list(axes)
+
+
+def learning_curves(curves: dict[str, pd.DataFrame], fitted: dict[str, dict]) -> Figure:
+    """Training and validation loss of each model over its batches."""
+    figure, axes = _panels(len(curves))
+    for axis, (kind, curve) in zip(axes, curves.items(), strict=True):
+        axis.plot(curve["batches"], curve["train_loss"], color=GREY, label="training (with dropout)")
+        axis.plot(curve["batches"], curve["validation_loss"], color=COLOURS[kind], label="validation")
+        axis.axvline(fitted[kind]["best_after_batches"], color=GREY, ls=":", label="kept")
+        axis.set(title=kind.upper(), xlabel="batches", ylabel="loss: MSE + cross-entropy")
+        axis.legend(frameon=False)
+    return figure
+
+
+def predicted_vs_actual(answers: pd.DataFrame, kinds: list[str]) -> Figure:
+    """Predicted against actual log return, as it is, beside the line of a perfect forecast."""
+    figure, axes = _panels(len(kinds))
+    actual = answers["label"] * 100
+    low, high = np.percentile(actual, [0.2, 99.8])
+    for axis, kind in zip(axes, kinds, strict=True):
+        predicted = answers[f"{kind}_log_return"] * 100
+        axis.hexbin(
+            predicted, actual, gridsize=60, bins="log", cmap="Greys", mincnt=1, linewidths=0.1
+        )
+        axis.axline((0, 0), slope=1, color=COLOURS[kind], lw=1.2, label="perfect forecast")
+        span = max(predicted.abs().max(), 0.05) * 1.3
+        axis.set(
+            xlim=(-span, span),
+            ylim=(low, high),
+            title=f"{kind.upper()}: next session's return",
+            xlabel="predicted, %",
+            ylabel="actual, %",
+        )
+        axis.legend(frameon=False)
+    return figure
+
+
+def calibration(answers: pd.DataFrame, kinds: list[str], bins: int = 10) -> Figure:
+    """Share of rises by the probability that was said, in bins of equal size."""
+    figure, axes = _panels(len(kinds))
+    for axis, kind in zip(axes, kinds, strict=True):
+        said = answers[f"{kind}_p_up"]
+        rose = answers["label"] > 0
+        group = pd.qcut(said.rank(method="first"), min(bins, len(said)), labels=False)
+        table = pd.DataFrame({"said": said, "rose": rose}).groupby(group).agg(["mean", "size"])
+        share, size = table["rose", "mean"], table["rose", "size"]
+        error = 1.96 * np.sqrt(share * (1 - share) / size)
+        axis.axline((0.5, 0.5), slope=1, color=GREY, lw=1, ls="--", label="perfectly calibrated")
+        axis.errorbar(
+            table["said", "mean"], share, yerr=error, fmt="o", color=COLOURS[kind], capsize=2,
+            label="tenth of the forecasts, 95%",
+        )
+        axis.axhline(rose.mean(), color=GREY, lw=0.8, ls=":", label="share of rises in all")
+        axis.set(title=f"{kind.upper()}: calibration", xlabel="p_up said", ylabel="share that rose")
+        axis.legend(frameon=False)
+    return figure
+
+
+def cumulative_rank_ic(answers: pd.DataFrame, kinds: list[str]) -> Figure:
+    """Sum of the daily rank information coefficients: a steady climb is skill, a walk is luck."""
+    figure, (axis,) = _panels(1, width=9)
+    sessions = answers["event_timestamp"].to_numpy()
+    days = np.unique(sessions)
+    for kind in [*kinds, "gradient_boosting"]:
+        scores = answers[f"{kind}_log_return"].to_numpy()
+        ic = metrics.rank_ic(scores, answers["label"].to_numpy(), sessions)
+        mean, t = metrics.mean_and_t(ic)
+        told = "no ranks to compare" if mean is None else f"mean {mean:+.4f}" + ("" if t is None else f", t {t:+.1f}")
+        axis.plot(
+            days, np.nancumsum(ic), color=COLOURS.get(kind, GREY), label=f"{kind.replace('_', ' ')}: {told}"
+        )
+    axis.axhline(0, color="black", lw=0.8)
+    axis.set(title="Cumulative rank IC over the test sessions", ylabel="sum of daily rank IC")
+    axis.legend(frameon=False)
+    return figure
+
+
+def per_symbol_error(answers: pd.DataFrame, kinds: list[str]) -> Figure:
+    """Mean absolute percentage error by symbol, beside persistence; the worst if there are many."""
+    actual = answers["next_close"]
+    errors = pd.DataFrame(
+        {
+            kind: (answers["close"] * np.exp(answers[f"{kind}_log_return"]) - actual).abs() / actual
+            for kind in kinds
+        }
+    )
+    errors["persistence"] = (answers["close"] - actual).abs() / actual
+    by_symbol = errors.mul(100).groupby(answers["symbol"]).mean()
+    shown = by_symbol.nlargest(SHOWN_SYMBOLS, "persistence").iloc[::-1]
+    figure, (axis,) = _panels(1, width=8, height=1.4 + 0.24 * len(shown))
+    position = np.arange(len(shown))
+    for kind in kinds:
+        axis.plot(shown[kind], position, "o", ms=5, color=COLOURS[kind], label=kind.upper())
+    axis.plot(shown["persistence"], position, "|", ms=11, mew=2, color="black", label="persistence")
+    axis.set_yticks(position, shown.index.astype(str))
+    of = f" ({len(shown)} largest of {len(by_symbol)})" if len(shown) < len(by_symbol) else ""
+    axis.set(title=f"Error by symbol{of}", xlabel="mean absolute percentage error of the price")
+    axis.legend(frameon=False, loc="lower right")
+    return figure

@@ -1,0 +1,165 @@
+"""Stage `register`: every model into MLflow's registry; `champion` moves only through the gate."""
+
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from feature_repo.artifacts import read_json, read_parquet, write_json
+from feature_repo.model import OUTPUTS, RegisteredModel, RegistryParams, load_registered, registered_version
+from feature_repo.stage import Params, load_params, run_stage
+from training.dataset import ROWS
+from training.evaluate import PLOTS, EvaluateParams, measure, model_forecast
+from training.evaluate import REPORT as EVALUATION
+from training.gate import Candidate, decide
+from training.models import BODIES
+from training.train import MODELS
+
+REPORT = Path("metrics/registration.json")
+BASELINES = ("persistence", "drift", "always_up", "gradient_boosting")
+
+
+class RegisterParams(Params):
+    experiment: str = Field(min_length=1)
+    metric: Literal["skill_vs_persistence", "rank_ic_mean", "direction_accuracy"]
+    max_parity: float = Field(gt=0)
+
+
+def code_version() -> str:
+    """The git commit, marked `-dirty` where files differ from it; `unknown` outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str:
+    """Log one fitted model as an MLflow run and register it; the version's number.
+
+    The same ONNX file is registered once: a rerun finds its version by its hash.
+    """
+    import mlflow
+    import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    folder = MODELS / kind
+    training = read_json(folder / "training.json")
+    for version in client.search_model_versions(f"name='{name}'"):
+        if version.tags.get("onnx_sha256") == training["onnx_sha256"]:
+            return version.version
+
+    window, features = training["window"], training["features"]
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, window, len(features)), "windows")]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), name) for name in OUTPUTS]),
+    )
+    contract = {
+        "kind": kind,
+        "features": features,
+        "window": window,
+        "rows_sha256": training["rows_sha256"],
+        "onnx_sha256": training["onnx_sha256"],
+        "onnx_parity": training["onnx_parity"],
+        "train_last_session": training["train_last_session"],
+        "code_version": code_version(),
+    }
+    with mlflow.start_run(run_name=kind):
+        flat = {k: v for k, v in training.items() if k not in ("params", "features")}
+        mlflow.log_params(flat | training["params"] | {"features": ",".join(features)})
+        for who in (kind, *BASELINES):
+            figures = {f"{who}.{k}": v for k, v in evaluation[who].items() if isinstance(v, float)}
+            mlflow.log_metrics(figures)
+        curve = pd.read_csv(folder / "learning_curve.csv")
+        for row in curve.to_dict("records"):
+            step = int(row.pop("batches"))
+            mlflow.log_metrics(row, step=step)
+        mlflow.log_artifact(EVALUATION)
+        mlflow.log_artifacts(PLOTS, "plots")
+        info = mlflow.onnx.log_model(
+            onnx.load(folder / "model.onnx"),
+            name="model",
+            signature=signature,
+            registered_model_name=name,
+            metadata=contract,
+            pip_requirements=["onnxruntime", "numpy"],
+        )
+    version = str(info.registered_model_version)
+    for key in ("kind", "onnx_sha256", "onnx_parity", "train_last_session"):
+        client.set_model_version_tag(name, version, key, str(contract[key]))
+    return version
+
+
+def measured_again(champion: RegisteredModel, rows: pd.DataFrame) -> Candidate:
+    """The champion on the current test dates, with the features and window it asks for."""
+    ends = np.flatnonzero(rows["split"] == "test")
+    forecast = model_forecast(
+        champion.session, rows[list(champion.features)], ends, champion.window
+    )
+    return Candidate(
+        champion.version,
+        champion.kind,
+        champion.metadata["onnx_parity"],
+        measure(forecast, rows.iloc[ends], load_params("evaluate", EvaluateParams)),
+        champion.metadata["train_last_session"],
+    )
+
+
+def main() -> None:
+    params = load_params("register", RegisterParams)
+    registry = load_params("registry", RegistryParams)
+    evaluation = read_json(EVALUATION)
+
+    import mlflow
+
+    mlflow.set_tracking_uri(registry.tracking_uri)
+    mlflow.set_experiment(params.experiment)
+    client = mlflow.MlflowClient()
+    in_office = registered_version(client, registry.model, "champion")
+    candidates = []
+    for kind in BODIES:
+        training = read_json(MODELS / kind / "training.json")
+        candidates.append(
+            Candidate(
+                register_version(client, kind, registry.model, evaluation),
+                kind,
+                training["onnx_parity"],
+                evaluation[kind],
+                training["train_last_session"],
+            )
+        )
+    by_version = {c.version: c for c in candidates}
+    champion = by_version.get(in_office.version) if in_office else None
+    if in_office and not champion:
+        champion = measured_again(load_registered(registry.model, in_office), read_parquet(ROWS))
+    decision = decide(
+        candidates,
+        champion,
+        {name: evaluation[name] for name in BASELINES},
+        evaluation["first_session"],
+        params.metric,
+        params.max_parity,
+    )
+    if decision.champion and (not in_office or decision.champion != in_office.version):
+        client.set_registered_model_alias(registry.model, "champion", decision.champion)
+    if decision.challenger:
+        client.set_registered_model_alias(registry.model, "challenger", decision.challenger)
+    kinds = by_version | ({champion.version: champion} if champion else {})
+    write_json(
+        {
+            "model": registry.model,
+            "metric": params.metric,
+            "champion_kind": kinds[decision.champion].kind if decision.champion else None,
+            **asdict(decision),
+        },
+        REPORT,
+    )
+    for reason in decision.reasons:
+        print(reason)
+
+
+if __name__ == "__main__":
+    run_stage(main)
