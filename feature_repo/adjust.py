@@ -2,9 +2,7 @@
 
 import pandas as pd
 
-from feature_repo.ingest import ADJUSTED_CLOSE, NUMBERS
-
-PRICES = NUMBERS[:4]
+from feature_repo.bars import ADJUSTED_CLOSE, PRICES
 
 
 def adjusted(bars: pd.DataFrame, split_step: float) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Files the rooms meet through. Each appears whole or not at all."""
+"""The files the rooms meet through, in the order of the way. Each appears whole or not at all."""
 
 import hashlib
 import json
@@ -14,6 +14,26 @@ import pyarrow.parquet as pq
 
 from feature_repo.errors import DataError
 
+RAW_BARS = Path("data/raw/bars.parquet")
+CLEAN_BARS = Path("data/clean/bars.parquet")
+QUARANTINE = Path("data/clean/quarantine.parquet")
+CLEAN_REPORT = Path("metrics/clean.json")
+DAILY_FEATURES = Path("data/features/daily.parquet")
+WINDOW_FEATURES = Path("data/features/windows.parquet")
+FEAST_REPO = Path("feature_repo")
+PUBLISHED = Path("data/feast/published.json")
+ROWS = Path("data/dataset/rows.parquet")
+DATASET_REPORT = Path("metrics/dataset.json")
+MODELS = Path("models")
+TEST_PREDICTIONS = Path("data/evaluation/predictions.parquet")
+EVALUATION_REPORT = Path("metrics/evaluation.json")
+PLOTS = Path("reports/plots")
+REGISTRATION_REPORT = Path("metrics/registration.json")
+LATEST_PREDICTIONS = Path("data/predictions/latest.parquet")
+PREDICTION_HISTORY = Path("data/predictions/history.parquet")
+DRIFT_PAGE = Path("reports/drift.html")
+MONITORING_REPORT = Path("metrics/monitoring.json")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -22,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

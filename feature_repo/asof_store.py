@@ -10,7 +10,6 @@ from typing import Any
 
 import ibis
 import pandas as pd
-from feast.errors import EntityTimestampInferenceException
 from feast.feature_view import FeatureView
 from feast.infra.offline_stores import duckdb
 from feast.infra.offline_stores.ibis import IbisRetrievalJob
@@ -59,8 +58,6 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
                 filter_by_created_timestamp,
             )
         instant = infer_event_timestamp_from_entity_df(dict(entity_df.dtypes))
-        if instant not in entity_df:
-            raise EntityTimestampInferenceException([instant])
         entity_df = entity_df.assign(**{instant: pd.to_datetime(entity_df[instant], utc=True)})
         result = ibis.memtable(entity_df.reset_index(drop=True))
         result = result.mutate(**{instant: result[instant].cast(UTC)})
@@ -94,6 +91,8 @@ def _asof_join(
     config: RepoConfig,
 ) -> ibis.Table:
     source = view.batch_source
+    if source is None:
+        raise ValueError(f"feature view '{view.name}' has no batch source to join with")
     prefix = f"{view.projection.name_to_use()}:"
     names = [ref.removeprefix(prefix) for ref in feature_refs if ref.startswith(prefix)]
     keys = view.projection.join_key_map or {e.name: e.name for e in view.entity_columns}

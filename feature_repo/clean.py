@@ -4,7 +4,6 @@ Nothing is dropped silently: rows in = rows clean + rows quarantined.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,24 +11,27 @@ import pandera.pandas as pa
 from pydantic import Field
 
 from feature_repo.adjust import adjusted
-from feature_repo.artifacts import read_parquet, write_json, write_parquet
+from feature_repo.artifacts import (
+    CLEAN_BARS,
+    CLEAN_REPORT,
+    QUARANTINE,
+    RAW_BARS,
+    read_parquet,
+    write_json,
+    write_parquet,
+)
+from feature_repo.bars import ADJUSTED_CLOSE, COLUMNS, PRICES
 from feature_repo.errors import DataError
-from feature_repo.ingest import ADJUSTED_CLOSE, COLUMNS, NUMBERS, RAW_BARS
 from feature_repo.sessions import is_session
 from feature_repo.stage import Params, load_params, run_stage
-
-CLEAN_BARS = Path("data/clean/bars.parquet")
-QUARANTINE = Path("data/clean/quarantine.parquet")
-REPORT = Path("metrics/clean.json")
-
-PRICES = ["open", "high", "low", "close"]
 
 Check = Callable[[pd.DataFrame], np.ndarray]
 CHECKS: dict[str, Check] = {
     "missing": lambda b: b[_needed(b)].isna().any(axis=1).to_numpy(),
     "not_a_session": lambda b: ~is_session(b["date"]),
-    "non_positive": lambda b: ~(b[_prices(b)] > 0).all(axis=1).to_numpy()
-    | np.isinf(b[_needed(b)[2:]]).any(axis=1).to_numpy(),
+    "non_positive": lambda b: (
+        ~(b[_prices(b)] > 0).all(axis=1).to_numpy() | np.isinf(b[_needed(b)[2:]]).any(axis=1).to_numpy()
+    ),
     "negative_volume": lambda b: (b["volume"] < 0).to_numpy(),
     "high_below_low": lambda b: (b["high"] < b["low"]).to_numpy(),
     "open_outside_range": lambda b: ~b["open"].between(b["low"], b["high"]).to_numpy(),
@@ -124,7 +126,7 @@ def main() -> None:
             "first_session": f"{bars['date'].min():%Y-%m-%d}",
             "last_session": f"{bars['date'].max():%Y-%m-%d}",
         },
-        REPORT,
+        CLEAN_REPORT,
     )
     print(f"{len(raw):,} rows in = {len(bars):,} clean + {len(quarantine):,} quarantined")
 

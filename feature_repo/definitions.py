@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, Float32, Float64
@@ -51,4 +52,4 @@ windows = FeatureView(
 )
 windows_v1 = FeatureService(name="windows_v1", features=[windows])
 
-OBJECTS = [symbol, daily_source, daily, daily_v1, windows_source, windows, windows_v1]
+OBJECTS: list[Any] = [symbol, daily_source, daily, daily_v1, windows_source, windows, windows_v1]

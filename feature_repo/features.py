@@ -1,17 +1,13 @@
 """Stage `features`: clean bars to the daily indicator table that Feast serves."""
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 
-from feature_repo.artifacts import read_parquet, write_parquet
-from feature_repo.clean import CLEAN_BARS
+from feature_repo.artifacts import CLEAN_BARS, DAILY_FEATURES, read_parquet, write_parquet
 from feature_repo.indicators import NAMES, compute
 from feature_repo.sessions import session_close
 from feature_repo.stage import run_stage
-
-DAILY_FEATURES = Path("data/features/daily.parquet")
 
 
 def daily_features(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:

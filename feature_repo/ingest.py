@@ -9,15 +9,11 @@ from typing import Literal
 
 import pandas as pd
 
-from feature_repo.artifacts import write_parquet
+from feature_repo.artifacts import RAW_BARS, write_parquet
+from feature_repo.bars import ADJUSTED_CLOSE, COLUMNS, NUMBERS
 from feature_repo.errors import DataError
 from feature_repo.stage import Params, load_params, run_stage
 
-RAW_BARS = Path("data/raw/bars.parquet")
-
-NUMBERS = ["open", "high", "low", "close", "volume"]
-COLUMNS = ["symbol", "date", *NUMBERS]
-ADJUSTED_CLOSE = "adj_close"
 ALIASES = {"name": "symbol", "ticker": "symbol", "adj close": ADJUSTED_CLOSE}
 CSV_ENDINGS = (".csv", ".csv.gz")
 
@@ -62,7 +58,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{path}: the file is empty.") from error
     except pd.errors.ParserError as error:
-        raise DataError(f"{path}: not a well-formed CSV: {str(error).strip()}. Mend that line.") from error
+        raise DataError(
+            f"{path}: not a well-formed CSV: {str(error).strip()}. Mend that line."
+        ) from error
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 

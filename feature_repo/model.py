@@ -50,8 +50,7 @@ def run_onnx_over(
     """
     rows = rows.astype("float32", copy=False)
     parts = [
-        run_onnx(session, gather(rows, ends[i : i + BATCH], window))
-        for i in range(0, len(ends), BATCH)
+        run_onnx(session, gather(rows, ends[i : i + BATCH], window)) for i in range(0, len(ends), BATCH)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS}
 

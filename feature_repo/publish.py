@@ -1,22 +1,28 @@
 """Stage `publish`: the features into Feast, offline and online."""
 
-from pathlib import Path
+import io
+import sys
+from contextlib import redirect_stdout
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
-from feature_repo.artifacts import read_parquet, sha256, write_json, write_parquet
+from feature_repo.artifacts import (
+    DAILY_FEATURES,
+    FEAST_REPO,
+    PUBLISHED,
+    WINDOW_FEATURES,
+    read_parquet,
+    sha256,
+    write_json,
+    write_parquet,
+)
 from feature_repo.errors import DataError
-from feature_repo.features import DAILY_FEATURES
 from feature_repo.indicators import NAMES
 from feature_repo.stage import Params, load_params, run_stage
 from feature_repo.windows import gather, window_ends
-
-REPO = Path("feature_repo")
-WINDOW_FEATURES = Path("data/features/windows.parquet")
-PUBLISHED = Path("data/feast/published.json")
 
 
 class PublishParams(Params):
@@ -72,15 +78,16 @@ def main() -> None:
     from feature_repo.definitions import windows as window_view
 
     PUBLISHED.parent.mkdir(parents=True, exist_ok=True)
-    store = FeatureStore(str(REPO))
-    store.apply(OBJECTS)
+    store = FeatureStore(str(FEAST_REPO))
     instants = daily["event_timestamp"]
-    # Whole history on purpose: a symbol that stopped trading keeps its last values.
-    store.materialize(
-        start_date=instants.min().to_pydatetime(),
-        end_date=instants.max().to_pydatetime(),
-        feature_views=[daily_view.name, window_view.name],
-    )
+    with redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()):  # Feast's progress
+        store.apply(OBJECTS)
+        # Whole history on purpose: a symbol that stopped trading keeps its last values.
+        store.materialize(
+            start_date=instants.min().to_pydatetime(),
+            end_date=instants.max().to_pydatetime(),
+            feature_views=[daily_view.name, window_view.name],
+        )
     write_json(
         {
             "symbols": int(daily["symbol"].nunique()),

@@ -1,17 +1,18 @@
 """Stage `monitor`: the last weeks' features and predictions against the training reference."""
 
-from pathlib import Path
-
 import pandas as pd
 from pydantic import Field
 
-from feature_repo.artifacts import read_parquet, replacing, write_json
+from feature_repo.artifacts import (
+    DRIFT_PAGE,
+    MONITORING_REPORT,
+    PREDICTION_HISTORY,
+    read_parquet,
+    replacing,
+    write_json,
+)
 from feature_repo.indicators import FEATURES, SCALE_FREE
 from feature_repo.stage import Params, load_params, run_stage
-
-HISTORY = Path("data/predictions/history.parquet")
-DRIFT_PAGE = Path("reports/drift.html")
-REPORT = Path("metrics/monitoring.json")
 
 COLUMNS = [*(f.name for f in FEATURES if f.unit in SCALE_FREE), "log_return", "p_up"]
 """What can drift. Prices and share counts are left out: they wander by nature."""
@@ -55,7 +56,7 @@ def column_psi(snapshot) -> dict[str, float]:
 
 def main() -> None:
     params = load_params("monitor", MonitorParams)
-    history = read_parquet(HISTORY)
+    history = read_parquet(PREDICTION_HISTORY)
     reference = history[history["part"] == "reference"]
     recent = history[history["part"] == "recent"]
     snapshot = drift_snapshot(reference, recent, params)
@@ -75,7 +76,7 @@ def main() -> None:
             "drifted_share": len(drifted) / len(psi),
             "dataset_drifted": len(drifted) / len(psi) >= params.drifted_share,
         },
-        REPORT,
+        MONITORING_REPORT,
     )
     print(f"{len(drifted)} of {len(psi)} columns drifted; see {DRIFT_PAGE}")
 

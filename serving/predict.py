@@ -1,21 +1,21 @@
 """Stage `predict`: the champion's forecast for each symbol, from the online store, logged."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from feature_repo.artifacts import read_parquet, write_parquet
+from feature_repo.artifacts import (
+    FEAST_REPO,
+    LATEST_PREDICTIONS,
+    PREDICTION_HISTORY,
+    ROWS,
+    read_parquet,
+    write_parquet,
+)
 from feature_repo.model import RegisteredModel, RegistryParams, run_onnx_over
 from feature_repo.sessions import EXCHANGE_ZONE, next_session
 from feature_repo.stage import Params, load_params, run_stage
 from feature_repo.windows import window_ends
-
-REPO = Path("feature_repo")
-ROWS = Path("data/dataset/rows.parquet")
-LATEST = Path("data/predictions/latest.parquet")
-HISTORY = Path("data/predictions/history.parquet")
 
 
 class PredictParams(Params):
@@ -59,7 +59,7 @@ def main() -> None:
     from serving.predictor import Predictor, load_champion
 
     champion = load_champion(registry.tracking_uri, registry.model)
-    predictor = Predictor(champion, FeatureStore(str(REPO)))
+    predictor = Predictor(champion, FeatureStore(str(FEAST_REPO)))
     symbols = rows.loc[rows["ends_window"], "symbol"].unique().tolist()
     predictions = predictor.predict(symbols)
     # A symbol that has stopped trading has no next session to forecast.
@@ -68,8 +68,8 @@ def main() -> None:
     session = newest.tz_convert(EXCHANGE_ZONE).normalize().tz_localize(None)
     predictions["for_session"] = next_session(session).date()
 
-    write_parquet(predictions, LATEST)
-    write_parquet(history(champion, rows, params), HISTORY)
+    write_parquet(predictions, LATEST_PREDICTIONS)
+    write_parquet(history(champion, rows, params), PREDICTION_HISTORY)
     new = append(open_log(params.log_url), predictions)
     print(
         f"{len(predictions):,} forecasts for {predictions['for_session'].iloc[0]} by version "

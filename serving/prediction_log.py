@@ -1,6 +1,7 @@
 """Every prediction as it was made, so that its outcome can be joined to it later."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ PREDICTIONS = sa.Table(
     sa.Column("price", sa.Float, nullable=False),
     sa.Column("p_up", sa.Float, nullable=False),
 )
-INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 def open_log(url: str) -> sa.Engine:
@@ -46,6 +47,6 @@ def append(engine: sa.Engine, predictions: pd.DataFrame) -> int:
     insert = INSERTS[engine.dialect.name](PREDICTIONS).on_conflict_do_nothing()
     count = sa.select(sa.func.count()).select_from(PREDICTIONS)
     with engine.begin() as connection:
-        before = connection.scalar(count)
+        before = connection.execute(count).scalar_one()
         connection.execute(insert, rows)
-        return connection.scalar(count) - before
+        return connection.execute(count).scalar_one() - before

@@ -1,23 +1,26 @@
 """Stage `dataset`: point-in-time rows from Feast, their labels, and the split they fall in."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
-from feature_repo.artifacts import read_parquet, write_json, write_parquet
-from feature_repo.clean import CLEAN_BARS
+from feature_repo.artifacts import (
+    CLEAN_BARS,
+    DATASET_REPORT,
+    FEAST_REPO,
+    PUBLISHED,
+    ROWS,
+    read_json,
+    read_parquet,
+    write_json,
+    write_parquet,
+)
 from feature_repo.errors import DataError
 from feature_repo.indicators import NAMES
-from feature_repo.publish import REPO, PublishParams
 from feature_repo.sessions import session_close, session_number
 from feature_repo.stage import Params, load_params, run_stage
 from feature_repo.windows import window_ends
 from training.splits import split_sessions
-
-ROWS = Path("data/dataset/rows.parquet")
-REPORT = Path("metrics/dataset.json")
 
 
 class DatasetParams(Params):
@@ -69,10 +72,8 @@ def point_in_time_rows(spine: pd.DataFrame) -> pd.DataFrame:
     """
     from feast import FeatureStore
 
-    store = FeatureStore(str(REPO))
-    job = store.get_historical_features(
-        entity_df=spine, features=store.get_feature_service("daily_v1")
-    )
+    store = FeatureStore(str(FEAST_REPO))
+    job = store.get_historical_features(entity_df=spine, features=store.get_feature_service("daily_v1"))
     return job.to_df().sort_values(["symbol", "event_timestamp"], ignore_index=True)
 
 
@@ -107,7 +108,7 @@ def build(rows: pd.DataFrame, bars: pd.DataFrame, params: DatasetParams, window:
 
 def main() -> None:
     params = load_params("dataset", DatasetParams)
-    window = load_params("publish", PublishParams).window
+    window = read_json(PUBLISHED)["window"]
     bars = read_parquet(CLEAN_BARS)
     spine = pd.DataFrame({"symbol": bars["symbol"], "event_timestamp": session_close(bars["date"])})
     rows = build(point_in_time_rows(spine), bars, params, window)
@@ -122,7 +123,7 @@ def main() -> None:
             "first_session": f"{part['event_timestamp'].min():%Y-%m-%d}",
             "last_session": f"{part['event_timestamp'].max():%Y-%m-%d}",
         }
-    write_json(report, REPORT)
+    write_json(report, DATASET_REPORT)
     counts = ", ".join(f"{part['windows']:,} {name}" for name, part in report["splits"].items())
     print(f"windows of {window} x {len(params.features)}: {counts}")
 

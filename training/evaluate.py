@@ -1,17 +1,26 @@
 """Stage `evaluate`: both models beside the baselines, on the same test dates."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from onnxruntime import InferenceSession
 from pydantic import Field
 
-from feature_repo.artifacts import read_json, read_parquet, replacing, write_json, write_parquet
+from feature_repo.artifacts import (
+    DATASET_REPORT,
+    EVALUATION_REPORT,
+    MODELS,
+    PLOTS,
+    ROWS,
+    TEST_PREDICTIONS,
+    read_json,
+    read_parquet,
+    replacing,
+    write_json,
+    write_parquet,
+)
 from feature_repo.model import open_onnx, run_onnx_over
-from feature_repo.publish import PublishParams
 from feature_repo.stage import Params, load_params, run_stage
-from training import metrics
+from training import KINDS, metrics
 from training.baselines import (
     Forecast,
     GradientBoostingParams,
@@ -21,13 +30,22 @@ from training.baselines import (
     of_model,
     persistence,
 )
-from training.dataset import ROWS, DatasetParams
-from training.models import BODIES
-from training.train import MODELS
 
-REPORT = Path("metrics/evaluation.json")
-PREDICTIONS = Path("data/evaluation/predictions.parquet")
-PLOTS = Path("reports/plots")
+
+FIGURES = (
+    "mape",
+    "price_accuracy",
+    "r2_price",
+    "r2_return",
+    "mae",
+    "rmse",
+    "direction_accuracy",
+    "direction_accuracy_ci95",
+    "brier",
+    "rank_ic_mean",
+    "rank_ic_t",
+    "skill_vs_persistence",
+)
 
 
 class EvaluateParams(Params):
@@ -44,11 +62,7 @@ def measure(forecast: Forecast, test: pd.DataFrame, params: EvaluateParams) -> d
     """
     returns = test["label"].to_numpy()
     sessions = test["event_timestamp"].to_numpy()
-    figures: dict = dict.fromkeys(
-        ["mape", "price_accuracy", "r2_price", "r2_return", "mae", "rmse"]
-        + ["direction_accuracy", "direction_accuracy_ci95", "brier"]
-        + ["rank_ic_mean", "rank_ic_t", "skill_vs_persistence"]
-    )
+    figures: dict = dict.fromkeys(FIGURES)
     if forecast.log_return is not None:
         price = test["close"].to_numpy() * np.exp(forecast.log_return)
         actual = test["next_close"].to_numpy()
@@ -83,18 +97,16 @@ def model_forecast(
 
 def main() -> None:
     params = load_params("evaluate", EvaluateParams)
-    features = list(load_params("dataset", DatasetParams).features)
-    window = load_params("publish", PublishParams).window
+    dataset = read_json(DATASET_REPORT)
+    features, window = dataset["features"], dataset["window"]
     rows = read_parquet(ROWS)
     ends = np.flatnonzero(rows["split"] == "test")
     train, test = rows[rows["split"] == "train"], rows.iloc[ends]
     labels = train["label"].to_numpy()
 
     forecasts = {
-        kind: model_forecast(
-            open_onnx(MODELS / kind / "model.onnx"), rows[features], ends, window
-        )
-        for kind in BODIES
+        kind: model_forecast(open_onnx(MODELS / kind / "model.onnx"), rows[features], ends, window)
+        for kind in KINDS
     }
     forecasts |= {
         "persistence": persistence(len(test)),
@@ -112,23 +124,22 @@ def main() -> None:
     }
     answers = test[["symbol", "event_timestamp", "close", "next_close", "label"]].copy()
     for name, forecast in forecasts.items():
-        if name in BODIES or name == "gradient_boosting":
+        if name in KINDS or name == "gradient_boosting":
             answers[f"{name}_log_return"] = forecast.log_return
             answers[f"{name}_p_up"] = forecast.p_up
-    write_parquet(answers, PREDICTIONS)
-    write_json(report, REPORT)
+    write_parquet(answers, TEST_PREDICTIONS)
+    write_json(report, EVALUATION_REPORT)
 
     from training import plots
 
-    curves = {kind: pd.read_csv(MODELS / kind / "learning_curve.csv") for kind in BODIES}
-    fitted = {kind: read_json(MODELS / kind / "training.json") for kind in BODIES}
-    kinds = list(BODIES)
+    curves = {kind: pd.read_csv(MODELS / kind / "learning_curve.csv") for kind in KINDS}
+    fitted = {kind: read_json(MODELS / kind / "training.json") for kind in KINDS}
     for name, figure in {
         "learning_curves": plots.learning_curves(curves, fitted),
-        "predicted_vs_actual": plots.predicted_vs_actual(answers, kinds),
-        "calibration": plots.calibration(answers, kinds),
-        "cumulative_rank_ic": plots.cumulative_rank_ic(answers, kinds),
-        "per_symbol_error": plots.per_symbol_error(answers, kinds),
+        "predicted_vs_actual": plots.predicted_vs_actual(answers, KINDS),
+        "calibration": plots.calibration(answers, KINDS),
+        "cumulative_rank_ic": plots.cumulative_rank_ic(answers, KINDS),
+        "per_symbol_error": plots.per_symbol_error(answers, KINDS),
     }.items():
         with replacing(PLOTS / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=110)

@@ -1,6 +1,5 @@
 """A fitted forecaster as one ONNX file, and proof that it says what torch said."""
 
-import io
 import logging
 from pathlib import Path
 
@@ -21,7 +20,6 @@ def export_onnx(model: Forecaster, example: torch.Tensor, path: Path) -> None:
         example: at least two windows; a batch of one would be taken for a constant.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    buffer = io.BytesIO()
     program = torch.onnx.export(
         model.eval(),
         (example,),
@@ -31,8 +29,8 @@ def export_onnx(model: Forecaster, example: torch.Tensor, path: Path) -> None:
         output_names=list(OUTPUTS),
         verbose=False,
     )
-    program.save(buffer, external_data=False)
-    graph = onnx.load_from_string(buffer.getvalue())
+    assert program is not None  # None is only for the old exporter
+    graph = program.model_proto
     # Stack traces of this machine's paths: of no use to a reader, and different on every machine.
     for item in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.functions):
         del item.metadata_props[:]

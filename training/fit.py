@@ -78,11 +78,12 @@ class Training(pl.LightningModule):
 @torch.no_grad()
 def fit_scaling(model: Forecaster, train: WindowDataset) -> None:
     """Set the means and deviations inside the model from the training windows alone."""
-    total, squares, count = 0.0, 0.0, 0
+    total = torch.zeros(len(model.scaler.order), dtype=torch.float64)
+    squares, count = torch.zeros_like(total), 0
     for windows, _ in batches(train, EVALUATION_BATCH):
         relative = model.scaler.relative(windows).double()
-        total = total + relative.sum(dim=(0, 1))
-        squares = squares + relative.square().sum(dim=(0, 1))
+        total += relative.sum(dim=(0, 1))
+        squares += relative.square().sum(dim=(0, 1))
         count += relative.shape[0] * relative.shape[1]
     mean = total / count
     std = (squares / count - mean**2).clamp_min(0).sqrt()
@@ -121,7 +122,7 @@ def fit(
     train_batches = batches(train, params.batch_size, shuffle=True)
     check = min(params.batches_per_check, len(train_batches))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # Lightning's advice on data-loading workers and log folders does not apply: a batch is one gather.
+        # Lightning's advice on data-loading workers does not apply: a batch is one gather.
         warnings.simplefilter("ignore")
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         best = ModelCheckpoint(folder, monitor="validation_loss", save_weights_only=True)

@@ -4,6 +4,7 @@ Scaling lives inside the model, fitted on training dates, so what is served is w
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from pydantic import Field
@@ -113,8 +114,7 @@ class Lstm(nn.Module):
         super().__init__()
         sizes = [n_features, *params.hidden]
         self.recurrent = nn.ModuleList(
-            nn.LSTM(before, after, batch_first=True)
-            for before, after in zip(sizes[:-1], sizes[1:], strict=True)
+            nn.LSTM(before, after, batch_first=True) for before, after in pairwise(sizes)
         )
         self.dropout = nn.ModuleList(Dropout(p) for p in params.dropout)
         self.dense = nn.Sequential(nn.Linear(sizes[-1], params.dense), nn.ReLU())

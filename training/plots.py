@@ -1,5 +1,7 @@
 """The pictures of an evaluation. Each function takes tables and returns a figure."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -32,18 +34,16 @@ def learning_curves(curves: dict[str, pd.DataFrame], fitted: dict[str, dict]) ->
     return figure
 
 
-def predicted_vs_actual(answers: pd.DataFrame, kinds: list[str]) -> Figure:
+def predicted_vs_actual(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
     """Predicted against actual log return, as it is, beside the line of a perfect forecast."""
     figure, axes = _panels(len(kinds))
     actual = answers["label"] * 100
     low, high = np.percentile(actual, [0.2, 99.8])
     for axis, kind in zip(axes, kinds, strict=True):
         predicted = answers[f"{kind}_log_return"] * 100
-        axis.hexbin(
-            predicted, actual, gridsize=60, bins="log", cmap="Greys", mincnt=1, linewidths=0.1
-        )
+        axis.hexbin(predicted, actual, gridsize=60, bins="log", cmap="Greys", mincnt=1, linewidths=0.1)
         axis.axline((0, 0), slope=1, color=COLOURS[kind], lw=1.2, label="perfect forecast")
-        span = max(predicted.abs().max(), 0.05) * 1.3
+        span = max(predicted.abs().quantile(0.999), 0.02) * 1.3
         axis.set(
             xlim=(-span, span),
             ylim=(low, high),
@@ -55,7 +55,7 @@ def predicted_vs_actual(answers: pd.DataFrame, kinds: list[str]) -> Figure:
     return figure
 
 
-def calibration(answers: pd.DataFrame, kinds: list[str], bins: int = 10) -> Figure:
+def calibration(answers: pd.DataFrame, kinds: Sequence[str], bins: int = 10) -> Figure:
     """Share of rises by the probability that was said, in bins of equal size."""
     figure, axes = _panels(len(kinds))
     for axis, kind in zip(axes, kinds, strict=True):
@@ -65,18 +65,25 @@ def calibration(answers: pd.DataFrame, kinds: list[str], bins: int = 10) -> Figu
         table = pd.DataFrame({"said": said, "rose": rose}).groupby(group).agg(["mean", "size"])
         share, size = table["rose", "mean"], table["rose", "size"]
         error = 1.96 * np.sqrt(share * (1 - share) / size)
-        axis.axline((0.5, 0.5), slope=1, color=GREY, lw=1, ls="--", label="perfectly calibrated")
+        line = [said.min(), said.max()]
+        axis.plot(line, line, color=GREY, lw=1, ls="--", label="perfectly calibrated")
         axis.errorbar(
-            table["said", "mean"], share, yerr=error, fmt="o", color=COLOURS[kind], capsize=2,
+            table["said", "mean"],
+            share,
+            yerr=error,
+            fmt="o",
+            color=COLOURS[kind],
+            capsize=2,
             label="tenth of the forecasts, 95%",
         )
         axis.axhline(rose.mean(), color=GREY, lw=0.8, ls=":", label="share of rises in all")
         axis.set(title=f"{kind.upper()}: calibration", xlabel="p_up said", ylabel="share that rose")
+        axis.locator_params(axis="x", nbins=5)
         axis.legend(frameon=False)
     return figure
 
 
-def cumulative_rank_ic(answers: pd.DataFrame, kinds: list[str]) -> Figure:
+def cumulative_rank_ic(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
     """Sum of the daily rank information coefficients: a steady climb is skill, a walk is luck."""
     figure, (axis,) = _panels(1, width=9)
     sessions = answers["event_timestamp"].to_numpy()
@@ -85,9 +92,16 @@ def cumulative_rank_ic(answers: pd.DataFrame, kinds: list[str]) -> Figure:
         scores = answers[f"{kind}_log_return"].to_numpy()
         ic = metrics.rank_ic(scores, answers["label"].to_numpy(), sessions)
         mean, t = metrics.mean_and_t(ic)
-        told = "no ranks to compare" if mean is None else f"mean {mean:+.4f}" + ("" if t is None else f", t {t:+.1f}")
+        told = (
+            "no ranks to compare"
+            if mean is None
+            else f"mean {mean:+.4f}" + ("" if t is None else f", t {t:+.1f}")
+        )
         axis.plot(
-            days, np.nancumsum(ic), color=COLOURS.get(kind, GREY), label=f"{kind.replace('_', ' ')}: {told}"
+            days,
+            np.nancumsum(ic),
+            color=COLOURS.get(kind, GREY),
+            label=f"{kind.replace('_', ' ')}: {told}",
         )
     axis.axhline(0, color="black", lw=0.8)
     axis.set(title="Cumulative rank IC over the test sessions", ylabel="sum of daily rank IC")
@@ -95,25 +109,25 @@ def cumulative_rank_ic(answers: pd.DataFrame, kinds: list[str]) -> Figure:
     return figure
 
 
-def per_symbol_error(answers: pd.DataFrame, kinds: list[str]) -> Figure:
-    """Mean absolute percentage error by symbol, beside persistence; the worst if there are many."""
+def per_symbol_error(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
+    """Error of persistence by symbol, and what each model adds to it; the largest if many."""
     actual = answers["next_close"]
-    errors = pd.DataFrame(
-        {
-            kind: (answers["close"] * np.exp(answers[f"{kind}_log_return"]) - actual).abs() / actual
-            for kind in kinds
-        }
-    )
-    errors["persistence"] = (answers["close"] - actual).abs() / actual
-    by_symbol = errors.mul(100).groupby(answers["symbol"]).mean()
+    forecasts = {kind: answers["close"] * np.exp(answers[f"{kind}_log_return"]) for kind in kinds}
+    forecasts["persistence"] = answers["close"]
+    errors = pd.DataFrame({name: (f - actual).abs() / actual * 100 for name, f in forecasts.items()})
+    by_symbol = errors.groupby(answers["symbol"]).mean()
     shown = by_symbol.nlargest(SHOWN_SYMBOLS, "persistence").iloc[::-1]
-    figure, (axis,) = _panels(1, width=8, height=1.4 + 0.24 * len(shown))
     position = np.arange(len(shown))
-    for kind in kinds:
-        axis.plot(shown[kind], position, "o", ms=5, color=COLOURS[kind], label=kind.upper())
-    axis.plot(shown["persistence"], position, "|", ms=11, mew=2, color="black", label="persistence")
-    axis.set_yticks(position, shown.index.astype(str))
+    figure, (left, right) = _panels(2, height=1.6 + 0.24 * len(shown))
+    left.barh(position, shown["persistence"], color=GREY, height=0.6)
+    left.set_yticks(position, shown.index.astype(str))
     of = f" ({len(shown)} largest of {len(by_symbol)})" if len(shown) < len(by_symbol) else ""
-    axis.set(title=f"Error by symbol{of}", xlabel="mean absolute percentage error of the price")
-    axis.legend(frameon=False, loc="lower right")
+    left.set(title=f"Error of persistence{of}", xlabel="mean absolute percentage error, %")
+    for kind in kinds:
+        added = (shown[kind] - shown["persistence"]) * 100
+        right.plot(added, position, "o", ms=5, color=COLOURS[kind], label=kind.upper())
+    right.axvline(0, color="black", lw=0.8)
+    right.set_yticks(position, [])
+    right.set(title="What a model adds (left of 0 is better)", xlabel="hundredths of a percentage point")
+    right.legend(frameon=False)
     return figure

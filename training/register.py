@@ -1,25 +1,36 @@
 """Stage `register`: every model into MLflow's registry; `champion` moves only through the gate."""
 
+import logging
 import subprocess
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from feature_repo.artifacts import read_json, read_parquet, write_json
-from feature_repo.model import OUTPUTS, RegisteredModel, RegistryParams, load_registered, registered_version
+from feature_repo.artifacts import (
+    EVALUATION_REPORT,
+    MODELS,
+    PLOTS,
+    REGISTRATION_REPORT,
+    ROWS,
+    read_json,
+    read_parquet,
+    write_json,
+)
+from feature_repo.model import (
+    OUTPUTS,
+    RegisteredModel,
+    RegistryParams,
+    load_registered,
+    registered_version,
+)
 from feature_repo.stage import Params, load_params, run_stage
-from training.dataset import ROWS
-from training.evaluate import PLOTS, EvaluateParams, measure, model_forecast
-from training.evaluate import REPORT as EVALUATION
+from training import KINDS
+from training.evaluate import EvaluateParams, measure, model_forecast
 from training.gate import Candidate, decide
-from training.models import BODIES
-from training.train import MODELS
 
-REPORT = Path("metrics/registration.json")
 BASELINES = ("persistence", "drift", "always_up", "gradient_boosting")
 
 
@@ -77,8 +88,8 @@ def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str
         for row in curve.to_dict("records"):
             step = int(row.pop("batches"))
             mlflow.log_metrics(row, step=step)
-        mlflow.log_artifact(EVALUATION)
-        mlflow.log_artifacts(PLOTS, "plots")
+        mlflow.log_artifact(str(EVALUATION_REPORT))
+        mlflow.log_artifacts(str(PLOTS), "plots")
         info = mlflow.onnx.log_model(
             onnx.load(folder / "model.onnx"),
             name="model",
@@ -96,9 +107,7 @@ def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str
 def measured_again(champion: RegisteredModel, rows: pd.DataFrame) -> Candidate:
     """The champion on the current test dates, with the features and window it asks for."""
     ends = np.flatnonzero(rows["split"] == "test")
-    forecast = model_forecast(
-        champion.session, rows[list(champion.features)], ends, champion.window
-    )
+    forecast = model_forecast(champion.session, rows[list(champion.features)], ends, champion.window)
     return Candidate(
         champion.version,
         champion.kind,
@@ -111,16 +120,19 @@ def measured_again(champion: RegisteredModel, rows: pd.DataFrame) -> Candidate:
 def main() -> None:
     params = load_params("register", RegisterParams)
     registry = load_params("registry", RegistryParams)
-    evaluation = read_json(EVALUATION)
+    evaluation = read_json(EVALUATION_REPORT)
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
     import mlflow
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(registry.tracking_uri)
     mlflow.set_experiment(params.experiment)
     client = mlflow.MlflowClient()
     in_office = registered_version(client, registry.model, "champion")
     candidates = []
-    for kind in BODIES:
+    for kind in KINDS:
         training = read_json(MODELS / kind / "training.json")
         candidates.append(
             Candidate(
@@ -155,7 +167,7 @@ def main() -> None:
             "champion_kind": kinds[decision.champion].kind if decision.champion else None,
             **asdict(decision),
         },
-        REPORT,
+        REGISTRATION_REPORT,
     )
     for reason in decision.reasons:
         print(reason)

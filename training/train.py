@@ -2,23 +2,27 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 
-from feature_repo.artifacts import read_parquet, sha256, write_json
-from feature_repo.publish import PublishParams
+from feature_repo.artifacts import (
+    DATASET_REPORT,
+    MODELS,
+    ROWS,
+    read_json,
+    read_parquet,
+    sha256,
+    write_json,
+)
 from feature_repo.stage import load_params, run_stage
-from training.dataset import ROWS, DatasetParams
-from training.models import BODIES
+from training import KINDS
 
-MODELS = Path("models")
 PARITY_WINDOWS = 512
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=BODIES, help="which model to fit")
+    parser.add_argument("kind", choices=KINDS, help="which model to fit")
     kind = parser.parse_args().kind
 
     import pytorch_lightning as pl
@@ -26,13 +30,13 @@ def main() -> None:
     from feature_repo.model import open_onnx
     from training.export import export_onnx, parity
     from training.fit import TrainParams, fit
-    from training.models import Forecaster
+    from training.models import BODIES, Forecaster
     from training.windows import WindowDataset
 
     params = load_params("train", TrainParams)
     body = load_params(kind, BODIES[kind][1])
-    features = load_params("dataset", DatasetParams).features
-    window = load_params("publish", PublishParams).window
+    dataset = read_json(DATASET_REPORT)
+    features, window = dataset["features"], dataset["window"]
     rows = read_parquet(ROWS, columns=["event_timestamp", *features, "split", "label"])
 
     def part(name: str) -> WindowDataset:
@@ -54,7 +58,7 @@ def main() -> None:
     write_json(
         {
             "kind": kind,
-            "features": list(features),
+            "features": features,
             "window": window,
             "params": {**params.model_dump(), **body.model_dump()},
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -72,8 +76,8 @@ def main() -> None:
         folder / "training.json",
     )
     print(
-        f"{kind}: {result.windows_per_second:,.0f} windows/s for {result.seconds:.0f} s, best validation "
-        f"loss {best['validation_loss']:.4f} after {best['batches']:,.0f} batches, "
+        f"{kind}: {result.windows_per_second:,.0f} windows/s for {result.seconds:.0f} s, "
+        f"best validation loss {best['validation_loss']:.4f} after {best['batches']:,.0f} batches, "
         f"ONNX differs by {difference:.1e}"
     )
 

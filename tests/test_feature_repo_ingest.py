@@ -1,0 +1,226 @@
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from feature_repo.errors import DataError
+from feature_repo.ingest import csv_bars, sample_bars
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = "symbol,date,open,high,low,close,volume\n"
+ROW = "AAPL,2014-01-02,10,12,9,11,100\n"
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        csv_bars(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    return message
+
+
+def test_the_sample_is_five_real_stocks():
+    bars = sample_bars()
+    assert bars.shape == (12_154, 8)
+    assert sorted(bars["symbol"].unique()) == ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
+    assert not bars.isna().any(axis=None)
+    apple = bars[(bars["symbol"] == "AAPL") & (bars["date"] == "2005-02-28")].iloc[0]
+    assert (apple["open"], apple["high"], apple["low"], apple["close"]) == (44.68, 45.14, 43.96, 44.86)
+    assert (apple["volume"], apple["adj_close"].round(6)) == (11_635_900, 5.765135)
+
+
+@pytest.mark.parametrize("name", ["bars.csv", "bars.csv.gz", "BARS.CSV"])
+@pytest.mark.parametrize("column", ["symbol", "Name", "ticker", "NAME", " Ticker "])
+def test_a_file_reads_whatever_its_symbol_column_is_called(tmp_path, name, column):
+    text = HEADER.replace("symbol", column).replace("close", "Close").replace("date", "DATE") + ROW
+    bars = csv_bars(written(tmp_path / name, text))
+    assert bars.columns.tolist() == ["symbol", "date", "open", "high", "low", "close", "volume"]
+    assert bars.values.tolist() == [["AAPL", pd.Timestamp("2014-01-02"), 10, 12, 9, 11, 100]]
+    assert bars["symbol"].dtype == "string" and (bars.dtypes.iloc[2:] == "float64").all()
+
+
+def test_columns_are_found_by_name_and_others_left_out(tmp_path):
+    text = "sector,volume,close,low,high,open,date,symbol\nTech,100,11,9,12,10,2014-01-02,AAPL\n"
+    bars = csv_bars(written(tmp_path / "bars.csv", text))
+    assert bars.values.tolist() == [["AAPL", pd.Timestamp("2014-01-02"), 10, 12, 9, 11, 100]]
+
+
+@pytest.mark.parametrize("column", ["adj_close", "Adj Close"])
+def test_an_adjusted_close_comes_along(tmp_path, column):
+    text = HEADER.replace("volume", f"volume,{column}") + ROW.replace("100", "100,5.5")
+    assert csv_bars(written(tmp_path / "bars.csv", text))["adj_close"].tolist() == [5.5]
+
+
+def test_a_folder_gives_the_rows_of_all_its_csv_files(tmp_path):
+    written(tmp_path / "a.csv", HEADER + ROW)
+    written(tmp_path / "b.csv.gz", HEADER + ROW.replace("AAPL", "MSFT") * 2)
+    written(tmp_path / "readme.txt", "not prices")
+    bars = csv_bars(tmp_path)
+    assert bars["symbol"].tolist() == ["AAPL", "MSFT", "MSFT"]
+    assert bars.index.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("ticker", ["NA", "NAN", "NULL", "TRUE", "INF", "000001"])
+def test_a_ticker_that_looks_like_another_value_stays_a_ticker(tmp_path, ticker):
+    bars = csv_bars(written(tmp_path / "bars.csv", HEADER + ROW.replace("AAPL", ticker)))
+    assert bars["symbol"].tolist() == [ticker]
+
+
+def test_an_empty_cell_is_missing_not_an_error(tmp_path):
+    text = HEADER + ",2014-01-02,10,12,9,11,100\nAAPL,,10,12,9,11,100\nAAPL,2014-01-03,10,,9,11,\n"
+    bars = csv_bars(written(tmp_path / "bars.csv", text))
+    missing = bars.isna()
+    assert [missing.columns[row].tolist() for row in missing.to_numpy()] == [
+        ["symbol"],
+        ["date"],
+        ["high", "volume"],
+    ]
+
+
+def test_a_date_with_a_zone_is_read_as_its_day_or_refused(tmp_path):
+    text = HEADER + ROW.replace("02,", "02 00:00:00-05:00,")
+    text += ROW.replace("2014-01-02,", "2014-07-02 00:00:00-04:00,")
+    path = written(tmp_path / "bars.csv", text)
+    try:
+        dates = csv_bars(path)["date"]
+    except DataError as error:
+        assert "column 'date'" in str(error)
+    else:
+        assert dates.tolist() == [pd.Timestamp("2014-01-02"), pd.Timestamp("2014-07-02")]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n"])
+@pytest.mark.parametrize("name", ["bars.csv", "bars.csv.gz"])
+def test_an_empty_file_is_refused(tmp_path, name, text):
+    assert "is empty" in refusal(written(tmp_path / name, text))
+
+
+def test_a_header_without_rows_is_refused(tmp_path):
+    assert "no rows" in refusal(written(tmp_path / "bars.csv", HEADER))
+
+
+@pytest.mark.parametrize("column", HEADER.strip().split(","))
+def test_a_missing_column_is_named(tmp_path, column):
+    text = (HEADER + ROW).replace(column, "other")
+    assert f"no column {column};" in refusal(written(tmp_path / "bars.csv", text))
+
+
+def test_a_column_under_two_names_is_refused(tmp_path):
+    text = HEADER.replace("symbol", "symbol,Name") + "AAPL," + ROW
+    assert "'symbol'" in refusal(written(tmp_path / "bars.csv", text))
+
+
+@pytest.mark.parametrize("column", ["open", "high", "low", "close", "volume"])
+def test_text_in_a_number_names_row_and_column(tmp_path, column):
+    cells = dict(zip(HEADER.strip().split(","), ROW.strip().split(","), strict=True)) | {column: "n/a"}
+    path = written(tmp_path / "bars.csv.gz", HEADER + ROW * 2 + ",".join(cells.values()) + "\n" + ROW)
+    message = refusal(path)
+    assert f"row 4, column '{column}'" in message and "'n/a'" in message
+
+
+def test_a_row_is_numbered_as_in_the_file_even_after_blank_lines(tmp_path):
+    text = HEADER + ROW + "\n\n" + ROW.replace("10", "ten")
+    assert "row 5, column 'open'" in refusal(written(tmp_path / "bars.csv", text))
+
+
+def test_text_deep_in_a_big_file_names_its_row(tmp_path):
+    text = HEADER + ROW * 150_000 + ROW.replace("11", "eleven") + ROW * 50_000
+    assert "row 150002, column 'close'" in refusal(written(tmp_path / "bars.csv", text))
+
+
+def test_a_malformed_line_deep_in_a_big_file_is_named(tmp_path):
+    text = HEADER + ROW * 150_000 + ROW.replace("12", "1,2,1,2") + ROW * 50_000
+    assert "line 150002" in refusal(written(tmp_path / "bars.csv", text))
+
+
+@pytest.mark.parametrize("date", ["02/01/2014", "2014-02-30", "yesterday", "1500-01-01"])
+def test_a_bad_date_names_its_row(tmp_path, date):
+    message = refusal(written(tmp_path / "bars.csv", HEADER + ROW + ROW.replace("2014-01-02", date)))
+    assert "row 3, column 'date'" in message and date in message
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    assert "no such file" in refusal(tmp_path / "absent.csv")
+
+
+def test_a_folder_without_a_csv_is_refused(tmp_path):
+    written(tmp_path / "readme.txt", "not prices")
+    assert "no .csv" in refusal(tmp_path)
+
+
+def test_a_bad_file_of_a_folder_is_the_one_named(tmp_path):
+    written(tmp_path / "a.csv", HEADER + ROW)
+    written(tmp_path / "b.csv", HEADER + ROW.replace("10", "ten"))
+    with pytest.raises(DataError, match=r"b\.csv: row 2, column 'open'"):
+        csv_bars(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bars.csv.gz", "bars.bz2", "bars.xz", "bars.zip"])
+def test_text_under_a_compressed_name_is_refused(tmp_path, name):
+    (tmp_path / name).write_text(HEADER + ROW)
+    assert "cannot be read" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("cut", [5, 40, -9])
+def test_a_truncated_gzip_is_refused(tmp_path, cut):
+    rows = [f"S{i},2014-01-02,{i},{i},{i},{i},{i * i}\n" for i in range(1, 2000)]
+    path = written(tmp_path / "bars.csv.gz", HEADER + "".join(rows))
+    path.write_bytes(path.read_bytes()[:cut])
+    assert "cannot be read" in refusal(path)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_binary_junk_is_refused(tmp_path, seed):
+    path = tmp_path / "bars.csv"
+    path.write_bytes(np.random.default_rng(seed).bytes(5_000))
+    refusal(path)
+
+
+def stage(folder: Path, source: str, path: str, more: str = "") -> subprocess.CompletedProcess:
+    (folder / "params.yaml").write_text(f"ingest: {{source: {source}, path: {path}{more}}}\n")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"}
+    return subprocess.run(
+        [sys.executable, "-m", "feature_repo.ingest"],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "path", "more", "named"),
+    [
+        (HEADER + ROW + ROW.replace("11", "eleven"), "bars.csv", "", "bars.csv: row 3, column 'close'"),
+        (HEADER + ROW, "bars.csv.gz", "", "bars.csv.gz: cannot be read"),
+        (HEADER + ROW, "bars.csv", ", pth: x", "ingest.pth"),
+    ],
+)
+def test_the_stage_fails_with_one_line_and_writes_nothing(tmp_path, content, path, more, named):
+    (tmp_path / path).write_text(content)
+    done = stage(tmp_path, "csv", path, more)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and named in done.stderr
+    assert sorted(p.name for p in tmp_path.rglob("*")) == sorted([path, "params.yaml"])
+
+
+def test_the_stage_writes_the_bars_and_a_failure_later_leaves_them(tmp_path):
+    written(tmp_path / "bars.csv", HEADER + ROW)
+    done = stage(tmp_path, "csv", "bars.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    raw = tmp_path / "data/raw/bars.parquet"
+    assert pd.read_parquet(raw)["symbol"].tolist() == ["AAPL"]
+    before = raw.read_bytes()
+    assert stage(tmp_path, "csv", "absent.csv").returncode == 1
+    assert raw.read_bytes() == before and os.listdir(raw.parent) == ["bars.parquet"]
