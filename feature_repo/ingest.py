@@ -31,7 +31,9 @@ def sample_bars() -> pd.DataFrame:
     from bokeh_sampledata import stocks
 
     symbols = ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
-    bars = pd.concat(pd.DataFrame(getattr(stocks, s)).assign(symbol=s) for s in symbols)
+    bars = pd.concat(
+        [pd.DataFrame(getattr(stocks, s)).assign(symbol=s) for s in symbols], ignore_index=True
+    )
     return _typed(bars, "bokeh-sampledata")
 
 
@@ -50,40 +52,57 @@ def csv_bars(path: Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    try:
+    options: dict = {
+        "compression": "gzip" if path.name.lower().endswith(".gz") else None,
         # "NA" is a ticker that looks like a missing value, so only an empty cell is one.
-        bars = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+        "keep_default_na": False,
+        "na_values": [""],
+        "skip_blank_lines": False,  # a row keeps the number it has in the file
+    }
+    try:
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str, **options).iloc[0].fillna("")
+        names = _names(list(header), path)
+        texts = {i: str for i, name in enumerate(names) if name in ("symbol", "date")}
+        bars = pd.read_csv(
+            path, header=0, names=names, dtype=texts, index_col=False, low_memory=False, **options
+        )
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file or folder. Set ingest.path.") from error
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{path}: the file is empty.") from error
-    except pd.errors.ParserError as error:
-        raise DataError(
-            f"{path}: not a well-formed CSV: {str(error).strip()}. Mend that line."
-        ) from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        told = " ".join(str(error).split())
+        raise DataError(f"{path}: not a well-formed CSV: {told}. Mend that line.") from error
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-
-    names = {c: ALIASES.get(c.strip().lower(), c.strip().lower()) for c in bars.columns}
-    bars = bars.rename(columns=names)
-    missing = [c for c in COLUMNS if c not in bars.columns]
-    if missing:
-        raise DataError(
-            f"{path}: has no column {', '.join(missing)}; it has {', '.join(names)}. "
-            f"Needed are {', '.join(COLUMNS)} ('Name' or 'ticker' serve for 'symbol')."
-        )
-    if bars.columns.duplicated().any():
-        twice = bars.columns[bars.columns.duplicated()][0]
-        raise DataError(f"{path}: column '{twice}' stands there twice.")
+    bars = bars.dropna(how="all")
     if bars.empty:
         raise DataError(f"{path}: has a header and no rows.")
     return _typed(bars, str(path))
 
 
+def _names(header: list[str], path: Path) -> list[str]:
+    """The schema's names for a file's columns; a column of neither keeps its own."""
+    plain = [name.strip().lower() for name in header]
+    names = [alias if (alias := ALIASES.get(n, n)) == n or alias not in plain else n for n in plain]
+    missing = [c for c in COLUMNS if c not in names]
+    if missing:
+        raise DataError(
+            f"{path}: has no column {', '.join(missing)}; it has {', '.join(header)}. "
+            f"Needed are {', '.join(COLUMNS)} ('Name' or 'ticker' serve for 'symbol')."
+        )
+    for name in (*COLUMNS, ADJUSTED_CLOSE):
+        if names.count(name) > 1:
+            raise DataError(f"{path}: column '{name}' stands there twice.")
+    return [name if names.index(name) == i else f"{name}.{i}" for i, name in enumerate(names)]
+
+
 def _typed(bars: pd.DataFrame, origin: str) -> pd.DataFrame:
     """Columns in the schema's order and types; a cell that is not of its type names itself."""
     typed = {"symbol": bars["symbol"].astype("string").str.strip()}
-    typed["date"] = _parsed(bars["date"], "date", origin, pd.to_datetime, format="ISO8601")
+    # A time and a zone behind the day say nothing that a daily bar needs.
+    days = bars["date"].astype("string").str.strip().str.replace(r"[T ].*$", "", regex=True)
+    typed["date"] = _parsed(days, "date", origin, pd.to_datetime, format="ISO8601")
     for column in [*NUMBERS, *([ADJUSTED_CLOSE] if ADJUSTED_CLOSE in bars else [])]:
         numbers = _parsed(bars[column], column, origin, pd.to_numeric)
         typed[column] = numbers.astype("float64")
@@ -94,9 +113,9 @@ def _parsed(cells: pd.Series, column: str, origin: str, parse, **options) -> pd.
     parsed = parse(cells, errors="coerce", **options)
     refused = parsed.isna() & cells.notna()
     if refused.any():
-        row = int(refused.to_numpy().argmax())
+        row = refused.idxmax()  # counted from 0 below the header
         raise DataError(
-            f"{origin}: row {row + 2}, column '{column}': {cells.iloc[row]!r} is not a "
+            f"{origin}: row {row + 2}, column '{column}': {str(cells[row])!r} is not a "
             f"{'date like 2017-12-29' if column == 'date' else 'number'}. Mend or remove that row."
         )
     return parsed

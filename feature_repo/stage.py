@@ -16,7 +16,7 @@ PARAMS_PATH = Path("params.yaml")
 class Params(BaseModel):
     """A section of `params.yaml`: frozen, and refusing unknown keys and impossible values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 P = TypeVar("P", bound=Params)
@@ -35,7 +35,9 @@ def load_params(section: str, kind: type[P], path: Path = PARAMS_PATH) -> P:
             f"{path}: cannot be read ({error.strerror}). Run from the project's root."
         ) from error
     except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: is not valid YAML: {error}") from error
+        raise ParamsError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: is not UTF-8 text: {error}") from error
     if not isinstance(document, dict) or section not in document:
         raise ParamsError(f"{path}: has no section '{section}'.")
     try:

@@ -24,5 +24,7 @@ def window_ends(symbols: np.ndarray, rows: np.ndarray, length: int) -> np.ndarra
 
 def gather(rows: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
     """The windows ending at `ends`; (len(ends), length, n_features), oldest session first."""
+    if len(ends) == 0:
+        return np.empty((0, length, rows.shape[1]), rows.dtype)
     views = np.lib.stride_tricks.sliding_window_view(rows, length, axis=0)
     return views[ends - length + 1].transpose(0, 2, 1)

@@ -1,5 +1,7 @@
 """Stage `monitor`: the last weeks' features and predictions against the training reference."""
 
+import re
+
 import pandas as pd
 from pydantic import Field
 
@@ -16,6 +18,9 @@ from feature_repo.stage import Params, load_params, run_stage
 
 COLUMNS = [*(f.name for f in FEATURES if f.unit in SCALE_FREE), "log_return", "p_up"]
 """What can drift. Prices and share counts are left out: they wander by nature."""
+
+
+UUID = re.compile(r"\b[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\b|(?<=_)[0-9a-f]{32}\b")
 
 
 class MonitorParams(Params):
@@ -54,6 +59,12 @@ def column_psi(snapshot) -> dict[str, float]:
     return scores
 
 
+def with_stable_ids(page: str) -> str:
+    """The page with Evidently's random ids counted instead: the same report gives the same bytes."""
+    ids: dict[str, str] = {}
+    return UUID.sub(lambda found: ids.setdefault(found[0], f"{len(ids):032x}"), page)
+
+
 def main() -> None:
     params = load_params("monitor", MonitorParams)
     history = read_parquet(PREDICTION_HISTORY)
@@ -64,6 +75,7 @@ def main() -> None:
     drifted = sorted(name for name, value in psi.items() if value > params.psi_threshold)
     with replacing(DRIFT_PAGE) as temporary:
         snapshot.save_html(str(temporary))
+        temporary.write_text(with_stable_ids(temporary.read_text()))
     write_json(
         {
             "model_version": history["model_version"].iloc[0],

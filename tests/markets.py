@@ -26,7 +26,11 @@ def bars(
     parts = []
     for i in range(symbols):
         first, last = sorted(rng.integers(0, sessions + 1, 2)) if lives else (0, sessions)
-        on = (rng.random(sessions) >= gaps) & (np.arange(sessions) >= first) & (np.arange(sessions) < last)
+        on = (
+            (rng.random(sessions) >= gaps)
+            & (np.arange(sessions) >= first)
+            & (np.arange(sessions) < last)
+        )
         close = rng.uniform(5, 500) * np.exp(rng.normal(0, 0.02, sessions).cumsum())
         opening = close * np.exp(rng.normal(0, 0.01, sessions))
         part = {

@@ -1,3 +1,4 @@
+import markets
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +6,6 @@ import pytest
 from feature_repo.adjust import adjusted
 from feature_repo.clean import CleanParams, clean
 from feature_repo.ingest import sample_bars
-from tests import markets
 
 PRICES = ["open", "high", "low", "close"]
 
@@ -15,7 +15,8 @@ def sample() -> tuple[pd.DataFrame, pd.DataFrame]:
     """The sample before and after `clean`, row for row."""
     raw = sample_bars().sort_values(["symbol", "date"], ignore_index=True)
     bars, quarantine = clean(raw, CleanParams(min_history=60, split_step=1.25))
-    assert quarantine.empty and (raw["date"] == bars["date"]).all()
+    assert quarantine.empty
+    assert (raw["date"] == bars["date"]).all()
     return raw, bars
 
 

@@ -1,17 +1,17 @@
 import json
 from collections import Counter
+from pathlib import Path
 
+import markets
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo import clean as stage
 from feature_repo.artifacts import write_parquet
-from feature_repo.clean import CHECKS, CLEAN_SCHEMA, CleanParams, clean
+from feature_repo.clean import CHECKS, CLEAN_SCHEMA, CleanParams, clean, main
 from feature_repo.errors import DataError
-from tests import markets
 
 PARAMS = CleanParams(min_history=1, split_step=1.25)
 GOOD = {
@@ -65,7 +65,8 @@ def test_a_faulty_row_goes_to_quarantine_under_its_checks_name(fault, reason):
 
 def test_a_blank_symbol_is_missing():
     bars, quarantine = clean(raw({}, {"symbol": ""}), PARAMS)
-    assert bars["symbol"].tolist() == ["AAA"] and quarantine["reason"].tolist() == ["missing"]
+    assert bars["symbol"].tolist() == ["AAA"]
+    assert quarantine["reason"].tolist() == ["missing"]
 
 
 def test_every_named_check_has_a_faulty_row_here():
@@ -76,7 +77,8 @@ def test_the_bounds_themselves_are_good():
     frame = raw({"open": 9.0, "close": 12.0, "volume": 0.0}, {"date": pd.Timestamp("2014-01-03")})
     frame.loc[1, ["open", "high", "low", "close"]] = 7.0
     bars, quarantine = clean(frame, PARAMS)
-    assert len(bars) == 2 and quarantine.empty
+    assert len(bars) == 2
+    assert quarantine.empty
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.inf])
@@ -117,7 +119,7 @@ def test_too_little_history_counts_only_good_rows():
 
 @pytest.mark.parametrize("frame", [raw({"close": 0.0}, {"volume": -1.0}), raw({}), raw({}).head(0)])
 def test_nothing_left_is_an_error_that_says_why(frame):
-    with pytest.raises(DataError, match="no row is left.*clean.min_history") as caught:
+    with pytest.raises(DataError, match=r"no row is left.*clean\.min_history") as caught:
         clean(frame, CleanParams(min_history=2, split_step=1.25))
     counts = {"non_positive", "negative_volume"} if len(frame) == 2 else {"too_little_history"}
     assert frame.empty or all(reason in str(caught.value) for reason in counts)
@@ -177,7 +179,9 @@ def slow_reasons(frame: pd.DataFrame, min_history: int) -> list[str]:
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
-    corruptions=st.lists(st.tuples(st.integers(0, 59), st.sampled_from(CORRUPTIONS)), min_size=3, max_size=30),
+    corruptions=st.lists(
+        st.tuples(st.integers(0, 59), st.sampled_from(CORRUPTIONS)), min_size=3, max_size=30
+    ),
     min_history=st.integers(1, 13),
 )
 def test_no_row_is_lost_and_each_has_the_reason_a_slow_reader_finds(seed, corruptions, min_history):
@@ -203,14 +207,14 @@ def test_no_row_is_lost_and_each_has_the_reason_a_slow_reader_finds(seed, corrup
 
 def test_the_stage_accounts_for_every_row(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text("clean: {min_history: 2, split_step: 1.25}\n")
-    later = {"date": pd.Timestamp("2014-01-03")}
-    write_parquet(raw({}, later, {"symbol": "BBB"}, {"high": 1.0}), stage.RAW_BARS)
-    stage.main()
-    assert len(pd.read_parquet(stage.CLEAN_BARS)) == 2
-    reasons = pd.read_parquet(stage.QUARANTINE)["reason"].tolist()
+    Path("params.yaml").write_text("clean: {min_history: 2, split_step: 1.25}\n")
+    frame = raw({}, {"date": pd.Timestamp("2014-01-03")}, {"symbol": "BBB"}, {"high": 1.0})
+    write_parquet(frame, Path("data/raw/bars.parquet"))
+    main()
+    assert len(pd.read_parquet("data/clean/bars.parquet")) == 2
+    reasons = pd.read_parquet("data/clean/quarantine.parquet")["reason"].tolist()
     assert reasons == ["too_little_history", "high_below_low"]
-    report = json.loads(stage.REPORT.read_text())
+    report = json.loads(Path("metrics/clean.json").read_text())
     assert report["rows_in"] == 4 == report["rows_clean"] + report["rows_quarantined"]
     assert report["quarantined_by_reason"] == {"high_below_low": 1, "too_little_history": 1}
     assert (report["first_session"], report["last_session"]) == ("2014-01-02", "2014-01-03")

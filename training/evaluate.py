@@ -31,7 +31,6 @@ from training.baselines import (
     persistence,
 )
 
-
 FIGURES = (
     "mape",
     "price_accuracy",

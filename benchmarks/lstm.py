@@ -1,0 +1,71 @@
+"""Windows a second through LSTM training, beside the floor that its operations set.
+
+The floor: every window costs 2 x multiply-adds of the gates forward and twice that backward; the
+machine's speed is that of torch's own matrix product, measured in the same run.
+"""
+
+import itertools
+import statistics
+
+import pytorch_lightning as pl
+import torch
+from market import clean_bars, features, seconds
+
+from feature_repo.stage import load_params
+from feature_repo.windows import window_ends
+from training.dataset import DatasetParams, labels
+from training.fit import Training, TrainParams, fit_scaling
+from training.models import Forecaster, LstmParams
+from training.windows import WindowDataset, batches
+
+WINDOW = 30
+STEPS = 120
+
+
+def operations(n_features: int, params: LstmParams) -> int:
+    """Floating-point operations of one window, forward and backward."""
+    sizes = [n_features, *params.hidden]
+    gates = sum(4 * h * (x + h) for x, h in itertools.pairwise(sizes))
+    return 3 * 2 * gates * WINDOW
+
+
+def peak() -> float:
+    a = torch.rand(2048, 2048)
+    times = [seconds(lambda: a @ a) for _ in range(12)][2:]
+    return 2 * 2048**3 / statistics.median(times)
+
+
+if __name__ == "__main__":
+    bars = clean_bars()
+    rows = features(bars).assign(label=labels(bars)["label"].to_numpy())
+    names = load_params("dataset", DatasetParams).features
+    params, body = load_params("train", TrainParams), load_params("lstm", LstmParams)
+    values = rows[list(names)].to_numpy("float32")
+    ends = window_ends(rows["symbol"].to_numpy(object), values, WINDOW)
+    ends = ends[rows["label"].notna().to_numpy()[ends]]
+    dataset = WindowDataset(rows, ends, names, WINDOW)
+    model = Forecaster("lstm", names, WINDOW, body)
+    fit_scaling(model, dataset)
+    flops = operations(len(names), body)
+    for size in (32, 128, 256, 512, 1024):
+        rates, machine = [], []
+        for _ in range(3):
+            trainer = pl.Trainer(
+                max_steps=STEPS,
+                accelerator="cpu",
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            loader = batches(dataset, size, shuffle=True)
+            taken = seconds(lambda t=trainer, b=loader: t.fit(Training(model, params), b))
+            rates.append(STEPS * size / taken)
+            machine.append(peak())
+        rate, floor = statistics.median(rates), statistics.median(machine) / flops
+        print(
+            f"batch {size}: {rate:,.0f} windows/s; floor {floor:,.0f} windows/s at "
+            f"{statistics.median(machine) / 1e9:.0f} GFLOP/s and {flops / 1e6:.2f} MFLOP a window: "
+            f"{rate / floor:.0%} of it (medians of 3)",
+            flush=True,
+        )

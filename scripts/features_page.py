@@ -1,0 +1,52 @@
+"""Write `docs/features.md` from the table of features. `python scripts/features_page.py`."""
+
+from pathlib import Path
+
+from feature_repo.indicators import BARS, FEATURES, INDICATORS, Feature
+
+PAGE = Path("docs/features.md")
+
+
+def _table(features: tuple[Feature, ...]) -> str:
+    rows = [f"| `{f.name}` | {f.text} | {f.unit.replace('_', ' ')} | {f.history} |" for f in features]
+    return "\n".join(["| feature | what it is | unit | sessions needed |", "|---|---|---|---|", *rows])
+
+
+def page() -> str:
+    return f"""# The features
+
+Made by `python scripts/features_page.py` from the table in `feature_repo/indicators.py`, which the
+Feast fields, the models' scaling and the tests are made from too. {len(FEATURES)} columns stand in both
+feature views: `daily` has one value a session, `windows` the last 30 as an array, oldest first.
+
+A value is known at its `event_timestamp`: the session's close in UTC by the exchange's calendar, half
+days included. It needs as many of the symbol's own sessions as the last column says, the day's own
+included; before that it is missing.
+
+Prices are on the share basis of the symbol's last bar. Where the source has an adjusted close, splits
+and dividends are taken out of prices, splits out of volumes.
+
+## The bar
+
+{_table(BARS)}
+
+## The indicators
+
+{_table(INDICATORS)}
+
+## Units, and how a model sees them
+
+| unit | grows with | how it enters the model |
+|---|---|---|
+| price | the price level | logarithm of its ratio to the window's last close |
+| price change | the price level | divided by the window's last close |
+| shares | the number of shares | logarithm, less the window's mean logarithm |
+| percent, ratio, index | neither | as it is |
+
+Each is then standardised with the training dates' mean and deviation and clipped at 8 deviations. All
+of this happens inside the ONNX graph: what is looked up online goes in raw.
+"""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

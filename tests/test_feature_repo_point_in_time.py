@@ -1,0 +1,350 @@
+from datetime import timedelta
+from pathlib import Path
+
+import markets
+import numpy as np
+import pandas as pd
+import pytest
+from feast import (
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Field,
+    FileSource,
+    RequestSource,
+    ValueType,
+)
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Array, Float32, Float64
+
+from feature_repo import definitions
+from feature_repo.artifacts import write_parquet
+from feature_repo.indicators import NAMES
+from feature_repo.sessions import session_close
+
+ASOF = "feature_repo.asof_store.AsofDuckDBOfflineStore"
+FEASTS_OWN = "duckdb"
+SYMBOL = Entity(name="symbol", value_type=ValueType.STRING)
+TTL = timedelta(days=3)
+FOR_EVER = timedelta(days=365 * 100)
+MICROSECOND = pd.Timedelta(1, "us")
+CLOSE = pd.Timestamp("2014-01-03 21:00", tz="UTC")
+
+
+def view(name: str, rows: pd.DataFrame, folder: Path, ttl: timedelta | None, **source) -> FeatureView:
+    """A feature view over rows written to a parquet file of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.parquet"
+    write_parquet(rows, path)
+    keys = {"symbol", "event_timestamp", "created"}
+    kinds = {
+        n: Array(Float32) if rows[n].dtype == object else Float64 for n in rows.columns if n not in keys
+    }
+    renamed = source.get("field_mapping", {})
+    return FeatureView(
+        name=name,
+        entities=[SYMBOL],
+        ttl=ttl,
+        schema=[Field(name=renamed.get(n, n), dtype=kind) for n, kind in kinds.items()],
+        source=FileSource(name=name, path=str(path), timestamp_field="event_timestamp", **source),
+    )
+
+
+def opened(folder: Path, objects: list, offline: str = ASOF) -> FeatureStore:
+    """A store in `folder` that knows these views and services."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "feature_store.yaml").write_text(
+        "project: market\nprovider: local\nregistry: registry.db\n"
+        f"offline_store:\n  type: {offline}\nonline_store:\n  type: sqlite\n  path: online.db\n"
+        "entity_key_serialization_version: 3\n"
+    )
+    store = FeatureStore(str(folder))
+    store.apply([SYMBOL, *objects])
+    return store
+
+
+def retrieved(store: FeatureStore, spine: pd.DataFrame, features, **options) -> pd.DataFrame:
+    """The point-in-time rows, in the spine's order."""
+    numbered = spine.assign(number=range(len(spine)))
+    found = store.get_historical_features(numbered, features, **options).to_df()
+    return found.sort_values("number", ignore_index=True).drop(columns="number")
+
+
+def newest(rows: list[dict], symbol: str, instant: pd.Timestamp, ttl: timedelta | None) -> dict | None:
+    """The row a person would have seen last, if it is not stale."""
+    best = None
+    for row in rows:
+        if row["symbol"] != symbol or row["event_timestamp"] > instant:
+            continue
+        order = (row["event_timestamp"], row.get("created", 0))
+        if best is None or order > (best["event_timestamp"], best.get("created", 0)):
+            best = row
+    if best is None or (ttl and instant - best["event_timestamp"] > ttl):
+        return None
+    return best
+
+
+def looked_up(rows: pd.DataFrame, spine: pd.DataFrame, name: str, ttl: timedelta | None) -> list:
+    by_symbol = {symbol: own.to_dict("records") for symbol, own in rows.groupby("symbol")}
+    pairs = zip(spine["symbol"], spine["event_timestamp"], strict=True)
+    found = [newest(by_symbol.get(symbol, []), symbol, instant, ttl) for symbol, instant in pairs]
+    return [None if row is None else row[name] for row in found]
+
+
+def assert_same(ours: pd.Series, expected: list) -> None:
+    assert len(ours) == len(expected)
+    for i, (value, wanted) in enumerate(zip(ours, expected, strict=True)):
+        if isinstance(wanted, np.ndarray):
+            assert np.array_equal(value, wanted), i
+        elif wanted is None or pd.isna(wanted):
+            assert value is None or (np.isscalar(value) and pd.isna(value)), i
+        else:
+            assert value == wanted, i
+
+
+def market_rows(seed: int, symbols: int = 6, sessions: int = 40) -> pd.DataFrame:
+    """Closes with halts, late listings, delistings and values that are missing."""
+    bars = markets.bars(symbols, sessions, seed, gaps=0.2, lives=True)
+    rows = bars[["symbol", "close", "volume"]].astype({"symbol": object})
+    rows.insert(1, "event_timestamp", session_close(bars["date"]))
+    rows.loc[np.random.default_rng(seed).random(len(rows)) < 0.1, "close"] = np.nan
+    return rows.sample(frac=1, random_state=seed, ignore_index=True)
+
+
+def random_spine(seed: int, rows: pd.DataFrame, size: int) -> pd.DataFrame:
+    """Instants at, just before, just after, between and far from the rows' own; some rows twice."""
+    rng = np.random.default_rng(seed + 1)
+    second, day = pd.Timedelta(seconds=1), pd.Timedelta(days=1)
+    offsets = [0 * second, -MICROSECOND, MICROSECOND, 7 * 3600 * second, 2.5 * day]
+    offsets += [TTL, TTL + MICROSECOND, TTL - MICROSECOND, -400 * day, 400 * day]
+    spine = pd.DataFrame(
+        {
+            "symbol": rng.choice([*(f"S{i:03d}" for i in range(6)), "UNKNOWN"], size),
+            "event_timestamp": rng.choice(rows["event_timestamp"], size) + rng.choice(offsets, size),
+        }
+    )
+    spine["event_timestamp"] = pd.DatetimeIndex(spine["event_timestamp"]).as_unit("us")
+    return pd.concat([spine, spine.sample(frac=0.1, random_state=seed)], ignore_index=True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("ttl", [TTL, FOR_EVER, timedelta(0), None])
+def test_random_spines_see_what_a_slow_reader_sees(tmp_path, seed, ttl):
+    rows = market_rows(seed)
+    store = opened(tmp_path, [view("daily", rows, tmp_path, ttl)])
+    spine = random_spine(seed, rows, 300)
+    found = retrieved(store, spine, ["daily:close", "daily:volume"])
+    assert found.columns.tolist() == ["symbol", "event_timestamp", "close", "volume"]
+    assert found["symbol"].tolist() == spine["symbol"].tolist()
+    assert found["event_timestamp"].tolist() == spine["event_timestamp"].tolist()
+    for name in ("close", "volume"):
+        assert_same(found[name], looked_up(rows, spine, name, ttl))
+
+
+def test_a_spine_of_many_blocks_sees_what_a_slow_reader_sees(tmp_path):
+    rows = market_rows(9, symbols=6, sessions=60)
+    store = opened(tmp_path, [view("daily", rows, tmp_path, TTL)])
+    spine = random_spine(9, rows, 10_000)
+    found = retrieved(store, spine, ["daily:close"])
+    assert_same(found["close"], looked_up(rows, spine, "close", TTL))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_views_with_a_ttl_each_come_at_once_under_full_names(tmp_path, seed):
+    rows, others = market_rows(seed), market_rows(seed + 100)
+    others["close"] = [np.array([value, value + 1], dtype="float32") for value in others["volume"]]
+    views = [view("daily", rows, tmp_path, TTL), view("windows", others, tmp_path, FOR_EVER)]
+    store = opened(tmp_path, views)
+    spine = random_spine(seed, rows, 200)
+    features = ["windows:close", "daily:close", "daily:volume"]
+    found = retrieved(store, spine, features, full_feature_names=True)
+    assert set(found.columns[2:]) == {"windows__close", "daily__close", "daily__volume"}
+    assert_same(found["windows__close"], looked_up(others, spine, "close", FOR_EVER))
+    assert_same(found["daily__close"], looked_up(rows, spine, "close", TTL))
+    assert_same(found["daily__volume"], looked_up(rows, spine, "volume", TTL))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_answer_is_feasts_own(tmp_path, seed):
+    rows, others = market_rows(seed), market_rows(seed + 100)
+    rows["created"] = rows["event_timestamp"] + pd.Timedelta(hours=1)
+    later = rows.sample(frac=0.3, random_state=seed)
+    later = later.assign(close=-later["close"], created=later["created"] + pd.Timedelta(days=1))
+    rows = pd.concat([later, rows], ignore_index=True)
+    others["volume"] = [np.array([value, value + 1], dtype="float32") for value in others["volume"]]
+    spine = random_spine(seed, rows, 200).assign(label=np.arange(220) % 7)
+    features = ["daily:close", "daily:volume", "windows:volume"]
+    answers = []
+    for offline in (ASOF, FEASTS_OWN):
+        folder = tmp_path / offline
+        daily = view("daily", rows, folder, TTL, created_timestamp_column="created")
+        store = opened(folder, [daily, view("windows", others, folder, FOR_EVER)], offline)
+        answers.append(retrieved(store, spine, features, full_feature_names=True))
+    pd.testing.assert_frame_equal(*answers, check_exact=True)
+    assert answers[0]["daily__close"].notna().any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_changing_the_future_moves_nothing_at_or_before_an_instant(tmp_path, seed):
+    rows = market_rows(seed)
+    instant = rows["event_timestamp"].sort_values().iloc[len(rows) // 2]
+    past = rows[rows["event_timestamp"] <= instant]
+    future = rows[rows["event_timestamp"] > instant].sample(frac=0.7, random_state=seed)
+    future = future.assign(close=-1.0, volume=-1.0)
+    soon = past.drop_duplicates("symbol").assign(event_timestamp=instant + MICROSECOND, close=-2.0)
+    spine = random_spine(seed, rows, 300)
+    spine = pd.concat([spine[spine["event_timestamp"] <= instant], past[["symbol", "event_timestamp"]]])
+    features = ["daily:close", "daily:volume"]
+    answers = []
+    for name, known in (("told", rows), ("changed", pd.concat([soon, future, past])), ("cut", past)):
+        store = opened(tmp_path / name, [view("daily", known, tmp_path / name, FOR_EVER)])
+        answers.append(retrieved(store, spine, features))
+    pd.testing.assert_frame_equal(answers[0], answers[1], check_exact=True)
+    pd.testing.assert_frame_equal(answers[0], answers[2], check_exact=True)
+
+
+def two_closes() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "symbol": ["AAPL", "AAPL", "IBM"],
+            "event_timestamp": [CLOSE - pd.Timedelta(days=1), CLOSE, CLOSE],
+            "close": [1.0, 2.0, 9.0],
+        }
+    )
+
+
+def asked(*instants: pd.Timestamp, symbol: str | None = "AAPL") -> pd.DataFrame:
+    return pd.DataFrame({"symbol": [symbol] * len(instants), "event_timestamp": instants})
+
+
+def test_a_bar_is_seen_from_its_close_on_and_not_a_microsecond_before(tmp_path):
+    store = opened(tmp_path, [view("daily", two_closes(), tmp_path, FOR_EVER)])
+    found = retrieved(store, asked(CLOSE - MICROSECOND, CLOSE, CLOSE + MICROSECOND), ["daily:close"])
+    assert found["close"].tolist() == [1.0, 2.0, 2.0]
+
+
+def test_a_row_lives_for_its_ttl_and_not_a_microsecond_longer(tmp_path):
+    store = opened(tmp_path, [view("daily", two_closes(), tmp_path, TTL)])
+    end = CLOSE + TTL
+    found = retrieved(store, asked(end - MICROSECOND, end, end + MICROSECOND), ["daily:close"])
+    assert found["close"].tolist()[:2] == [2.0, 2.0]
+    assert np.isnan(found["close"][2])
+
+
+def test_a_spine_row_without_symbol_or_instant_stays_and_sees_nothing(tmp_path):
+    store = opened(tmp_path, [view("daily", two_closes(), tmp_path, FOR_EVER)])
+    spine = pd.concat([asked(CLOSE), asked(CLOSE, symbol=None), asked(pd.NaT)])
+    assert_same(retrieved(store, spine, ["daily:close"])["close"], [2.0, None, None])
+
+
+def test_an_empty_spine_gives_no_rows(tmp_path):
+    store = opened(tmp_path, [view("daily", two_closes(), tmp_path, FOR_EVER)])
+    found = retrieved(store, asked(CLOSE).head(0), ["daily:close"])
+    assert found.columns.tolist() == ["symbol", "event_timestamp", "close"]
+    assert found.empty
+
+
+def test_the_spine_may_tell_time_in_any_zone_or_in_utc_without_one(tmp_path):
+    store = opened(tmp_path, [view("daily", two_closes(), tmp_path, FOR_EVER)])
+    spine = asked(CLOSE - MICROSECOND, CLOSE)
+    clock = spine["event_timestamp"].dt
+    new_york = clock.tz_convert("America/New_York")
+    mixed = pd.Series([new_york[0], CLOSE], dtype=object)
+    for told in (new_york, mixed, clock.tz_localize(None), clock.as_unit("ns")):
+        spine_before = spine.assign(event_timestamp=told)
+        spine_after = spine_before.copy()
+        found = retrieved(store, spine_after, ["daily:close"])
+        assert found["close"].tolist() == [1.0, 2.0]
+        assert found["event_timestamp"].tolist() == [CLOSE - MICROSECOND, CLOSE]
+        pd.testing.assert_frame_equal(spine_before, spine_after)
+
+
+def test_feature_rows_without_a_zone_are_in_utc(tmp_path):
+    rows = two_closes()
+    rows["event_timestamp"] = rows["event_timestamp"].dt.tz_localize(None)
+    store = opened(tmp_path, [view("daily", rows, tmp_path, TTL)])
+    found = retrieved(store, asked(CLOSE - MICROSECOND, CLOSE, CLOSE + TTL), ["daily:close"])
+    assert found["close"].tolist() == [1.0, 2.0, 2.0]
+
+
+def test_the_instant_may_have_another_name(tmp_path):
+    store = opened(tmp_path, [view("daily", two_closes(), tmp_path, FOR_EVER)])
+    spine = asked(CLOSE).rename(columns={"event_timestamp": "as_of"})
+    found = retrieved(store, spine, ["daily:close"])
+    assert found.values.tolist() == [["AAPL", CLOSE, 2.0]]
+    assert found.columns[1] == "as_of"
+
+
+def corrected() -> pd.DataFrame:
+    """AAPL's close of one session as first known, and as known an hour and a day later."""
+    rows = pd.concat([asked(CLOSE)] * 3, ignore_index=True)
+    delays = [pd.Timedelta(hours=1), pd.Timedelta(days=1), pd.Timedelta(0)]
+    return rows.assign(created=[CLOSE + delay for delay in delays], close=[2.1, 2.2, 2.0])
+
+
+def test_of_two_rows_of_one_instant_the_one_created_later_counts(tmp_path):
+    daily = view("daily", corrected(), tmp_path, TTL, created_timestamp_column="created")
+    found = retrieved(opened(tmp_path, [daily]), asked(CLOSE, CLOSE + TTL), ["daily:close"])
+    assert found["close"].tolist() == [2.2, 2.2]
+
+
+def test_a_later_instant_beats_a_later_creation(tmp_path):
+    rows = two_closes().assign(created=[CLOSE + pd.Timedelta(days=9), CLOSE, CLOSE])
+    daily = view("daily", rows, tmp_path, TTL, created_timestamp_column="created")
+    assert retrieved(opened(tmp_path, [daily]), asked(CLOSE), ["daily:close"])["close"].tolist() == [2.0]
+
+
+def test_a_knowledge_cutoff_hides_what_was_created_later(tmp_path):
+    daily = view("daily", corrected(), tmp_path, TTL, created_timestamp_column="created")
+    instants = [CLOSE + pd.Timedelta(hours=h) for h in (0, 0.99, 1, 23, 24)]
+    options = {"filter_by_created_timestamp": True}
+    found = retrieved(opened(tmp_path, [daily]), asked(*instants), ["daily:close"], **options)
+    assert found["close"].tolist() == [2.0, 2.0, 2.1, 2.1, 2.2]
+
+
+def test_a_renamed_source_column_is_found_under_its_feature_name(tmp_path):
+    rows = two_closes().rename(columns={"close": "px_last"})
+    daily = view("daily", rows, tmp_path, TTL, field_mapping={"px_last": "close"})
+    assert retrieved(opened(tmp_path, [daily]), asked(CLOSE), ["daily:close"])["close"].tolist() == [2.0]
+
+
+def test_a_view_may_be_joined_twice_on_different_columns_of_the_spine(tmp_path):
+    daily = view("daily", two_closes(), tmp_path, TTL)
+    own, peer = daily.with_name("own"), daily.with_name("peer").with_join_key_map({"symbol": "rival"})
+    store = opened(tmp_path, [daily, FeatureService(name="pair", features=[own, peer])])
+    spine = asked(CLOSE).assign(rival="IBM")
+    found = retrieved(store, spine, store.get_feature_service("pair"), full_feature_names=True)
+    assert found.iloc[0].to_dict() == {
+        "symbol": "AAPL",
+        "event_timestamp": CLOSE,
+        "rival": "IBM",
+        "own__close": 2.0,
+        "peer__close": 9.0,
+    }
+
+
+def test_an_on_demand_view_is_computed_from_the_point_in_time_rows(tmp_path):
+    daily = view("daily", two_closes(), tmp_path, TTL)
+    request = RequestSource(name="order", schema=[Field(name="shares", dtype=Float64)])
+
+    @on_demand_feature_view(sources=[daily, request], schema=[Field(name="worth", dtype=Float64)])
+    def order_worth(rows: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"worth": rows["close"] * rows["shares"]})
+
+    store = opened(tmp_path, [daily, order_worth])
+    spine = asked(CLOSE - MICROSECOND, CLOSE).assign(shares=[10.0, 10.0])
+    found = retrieved(store, spine, ["daily:close", "order_worth:worth"])
+    assert found["worth"].tolist() == [10.0, 20.0]
+
+
+def test_feasts_fields_are_the_table_of_features():
+    for each, dtype in ((definitions.daily, Float64), (definitions.windows, Array(Float32))):
+        assert [(f.name, f.dtype) for f in each.features] == [(name, dtype) for name in NAMES]
+        assert each.entities == ["symbol"]
+
+
+def test_every_module_but_the_definitions_is_hidden_from_feast_apply():
+    room = Path(definitions.__file__).parent
+    ignored = set((room / ".feastignore").read_text().splitlines())
+    assert {path.name for path in room.glob("*.py")} - ignored == {"definitions.py"}

@@ -1,0 +1,129 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from feature_repo.errors import DataError, ParamsError
+from feature_repo.features import daily_features
+from feature_repo.stage import load_params
+from tests import models_for_tests as small
+from training.dataset import DatasetParams, build, labels
+
+
+def closes(*rows: tuple[str, str, float]) -> pd.DataFrame:
+    bars = pd.DataFrame(rows, columns=["symbol", "date", "close"])
+    return bars.assign(date=pd.to_datetime(bars["date"]))
+
+
+@pytest.fixture(scope="module")
+def halted() -> pd.DataFrame:
+    """A market in which each symbol misses sessions at random, and one trades in a few only."""
+    bars = small.market(6, 200, seed=2)
+    kept = np.random.default_rng(2).random(len(bars)) > 0.05
+    late = (bars["symbol"] == "S005") & (bars["date"] < bars["date"].iloc[170])
+    return bars[kept & ~late].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def rows(halted) -> pd.DataFrame:
+    return small.dataset_rows(halted)
+
+
+def test_labels_look_one_session_ahead_of_one_symbol():
+    bars = closes(
+        ("A", "2024-01-02", 100),
+        ("A", "2024-01-03", 110),  # halted on the 4th
+        ("A", "2024-01-05", 121),  # a Friday
+        ("A", "2024-01-08", 60.5),
+        ("B", "2024-01-09", 10),  # the session after A's last one
+        ("B", "2024-01-10", 20),
+    )
+    answer = labels(bars)
+    nan = math.nan
+    np.testing.assert_array_equal(answer["next_close"], [110, nan, 60.5, nan, 20, nan])
+    expected = [math.log(1.1), nan, math.log(0.5), nan, math.log(2), nan]
+    np.testing.assert_allclose(answer["label"], expected)
+
+
+def test_labels_cross_a_holiday_that_is_no_session():
+    answer = labels(closes(("A", "2024-01-12", 1), ("A", "2024-01-16", math.e)))
+    assert answer["label"].iloc[0] == pytest.approx(1)
+
+
+def test_a_split_marks_only_rows_that_end_a_window_and_have_a_label(rows):
+    marked = rows["split"] != ""
+    assert set(rows["split"]) == {"train", "validation", "test", ""}
+    assert rows.loc[marked, "ends_window"].all()
+    assert rows.loc[marked, "label"].notna().all()
+    assert not rows["ends_window"].all()
+    assert rows.loc[rows["ends_window"], "label"].isna().any()
+
+
+def test_every_usable_row_of_a_splits_sessions_is_marked(rows):
+    usable = rows["ends_window"] & rows["label"].notna()
+    for _, of_session in rows[usable].groupby("event_timestamp"):
+        assert of_session["split"].nunique() == 1
+
+
+def test_a_window_ends_where_a_symbol_has_that_many_complete_rows(rows):
+    for _, of_symbol in rows.groupby("symbol"):
+        complete = of_symbol[list(small.FEATURES)].notna().all(axis=1)
+        expected = complete.rolling(small.WINDOW).sum() == small.WINDOW
+        assert (of_symbol["ends_window"] == expected).all()
+
+
+def test_parts_stand_in_order_of_time(rows):
+    span = rows[rows["split"] != ""].groupby("split")["event_timestamp"].agg(["min", "max"])
+    assert span.loc["train", "max"] < span.loc["validation", "min"]
+    assert span.loc["validation", "max"] < span.loc["test", "min"]
+
+
+def test_labels_meet_the_rows_of_their_own_symbol_and_session(halted, rows):
+    answers = halted.join(labels(halted))
+    assert (rows["symbol"].to_numpy() == answers["symbol"].to_numpy()).all()
+    np.testing.assert_array_equal(rows["close"], answers["close"])
+    np.testing.assert_array_equal(rows["label"], answers["label"])
+    np.testing.assert_array_equal(rows["next_close"], answers["next_close"])
+
+
+def test_a_window_longer_than_the_history_is_refused(halted):
+    with pytest.raises(DataError, match=r"publish\.window.*250"):
+        small.dataset_rows(halted, window=250)
+
+
+def test_bars_of_which_no_two_are_of_adjacent_sessions_are_refused():
+    bars = small.market(3, 400, seed=3)
+    weekly = bars[bars.groupby("symbol").cumcount() % 5 == 0].reset_index(drop=True)
+    params = DatasetParams(**small.SPLIT, features=small.FEATURES)
+    with pytest.raises(DataError):
+        build(daily_features(weekly), weekly, params, small.WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("features", "told"),
+    [
+        (["close", "sma_7"], "dataset.features.*unknown sma_7"),
+        (["close", "open", "close"], "dataset.features.*twice"),
+        (["open", "volume"], "dataset.features.*'close'"),
+        ([], "dataset.features"),
+    ],
+)
+def test_impossible_features_are_refused_by_name(tmp_path, features, told):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"dataset": {**small.SPLIT, "features": features}}))
+    with pytest.raises(ParamsError, match=told):
+        load_params("dataset", DatasetParams, path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("test_fraction", 0), ("validation_fraction", 0.5), ("embargo_sessions", -1), ("window", 30)],
+)
+def test_impossible_splits_are_refused_by_name(tmp_path, key, value):
+    path = tmp_path / "params.yaml"
+    section = {**small.SPLIT, "features": ["close"], key: value}
+    path.write_text(yaml.safe_dump({"dataset": section}))
+    with pytest.raises(ParamsError, match=rf"dataset\.{key}"):
+        load_params("dataset", DatasetParams, path)

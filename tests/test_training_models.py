@@ -1,0 +1,172 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from feature_repo.errors import ParamsError
+from feature_repo.indicators import BY_NAME
+from feature_repo.stage import load_params
+from tests import models_for_tests as small
+from training.dataset import DatasetParams
+from training.models import BODIES, CLIP, Dropout, Forecaster, Scaler
+
+PARAMS = small.PROJECT / "params.yaml"
+
+
+@pytest.fixture(scope="module")
+def windows() -> torch.Tensor:
+    rows = small.dataset_rows(small.market(4, 120, seed=6))
+    return small.all_windows(small.part(rows, "train"))
+
+
+@pytest.fixture(params=["ann", "lstm"])
+def model(request, windows) -> Forecaster:
+    """Random weights, with the scaling that these windows ask for."""
+    forecaster = small.small_model(request.param).eval()
+    relative = forecaster.scaler.relative(windows)
+    forecaster.scaler.mean.copy_(relative.mean(dim=(0, 1)))
+    forecaster.scaler.std.copy_(relative.std(dim=(0, 1)))
+    forecaster.label_std.fill_(1.0)
+    return forecaster
+
+
+def default_model(kind: str) -> Forecaster:
+    features = load_params("dataset", DatasetParams, PARAMS).features
+    return Forecaster(kind, features, 30, load_params(kind, BODIES[kind][1], PARAMS))
+
+
+def shapes(model: Forecaster) -> dict[str, list[int]]:
+    return {n: list(p.shape) for n, p in model.named_parameters() if "bias" not in n}
+
+
+def test_the_ann_takes_570_inputs_through_256_128_64():
+    model = default_model("ann")
+    assert list(shapes(model).values()) == [[256, 570], [128, 256], [64, 128], [2, 64]]
+    assert [m.rate for m in model.modules() if isinstance(m, Dropout)] == [0.3, 0.3, 0.2]
+    assert sum(p.numel() for p in model.parameters()) == 187_458
+
+
+def test_the_lstm_has_64_and_32_units_and_16_dense():
+    model = default_model("lstm")
+    gates = [[4 * 64, 19], [4 * 64, 64], [4 * 32, 64], [4 * 32, 32]]
+    assert list(shapes(model).values()) == [*gates, [16, 32], [2, 16]]
+    assert [m.rate for m in model.modules() if isinstance(m, Dropout)] == [0.3, 0.2]
+
+
+def test_outputs_are_a_return_and_a_probability_for_each_window(model, windows):
+    log_return, p_up = model(windows)
+    assert log_return.shape == p_up.shape == (len(windows),)
+    assert ((p_up > 0) & (p_up < 1)).all()
+    assert log_return.std() > 0
+
+
+def test_a_window_is_forecast_alone_as_among_others(model, windows):
+    among = torch.stack(model(windows[:20]))
+    alone = torch.cat([torch.stack(model(windows[i : i + 1])) for i in range(20)], dim=1)
+    torch.testing.assert_close(alone, among, atol=1e-6, rtol=0)
+
+
+def test_price_level_and_share_count_do_not_move_the_forecast(model, windows):
+    factor = {"price": 1000.0, "price_change": 1000.0, "shares": 7.0}
+    scaled = windows * torch.tensor([factor.get(BY_NAME[f].unit, 1.0) for f in small.FEATURES])
+    assert not torch.equal(scaled, windows)
+    torch.testing.assert_close(
+        torch.stack(model(scaled)), torch.stack(model(windows)), atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("feature", small.FEATURES)
+@pytest.mark.parametrize("session", [0, -2])
+def test_every_feature_of_every_session_reaches_the_forecast(model, windows, feature, session):
+    moved = windows.clone()
+    moved[:, session, small.FEATURES.index(feature)] *= 1.5
+    assert (model(moved)[0] != model(windows)[0]).float().mean() > 0.9
+
+
+def test_the_scaler_takes_prices_to_the_last_close_and_shares_to_their_mean():
+    scaler = Scaler(["daily_return", "close", "price_change", "volume", "open"])
+    window = torch.tensor([[[1, 50, 5, 0, 200], [2, 100, 10, math.e**2 - 1, 100]]])
+    # Out come open and close, then the price change, then the shares, then the percentage.
+    expected = [[math.log(0.5), math.log(2), 0.05, -1, 1], [0, 0, 0.1, 1, 2]]
+    assert scaler.order == [1, 4, 2, 3, 0]
+    torch.testing.assert_close(scaler.relative(window), torch.tensor([expected]))
+
+
+def test_the_scaler_standardises_and_clips():
+    scaler = Scaler(["close", "daily_return"])
+    scaler.mean.copy_(torch.tensor([0.0, 2.0]))
+    scaler.std.copy_(torch.tensor([1.0, 4.0]))
+    window = torch.tensor([[[100.0, 10.0], [100.0, 1e9], [100.0, -1e9]]])
+    torch.testing.assert_close(scaler(window)[0, :, 1], torch.tensor([2.0, CLIP, -CLIP]))
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.3, 0.75])
+def test_dropout_meets_its_rate_in_every_lane_and_keeps_the_expectation(rate):
+    torch.manual_seed(0)
+    answer = Dropout(rate)(torch.ones(250_000, 4))
+    dropped = (answer == 0).double().mean(dim=0)  # four values are cut from one random word
+    np.testing.assert_allclose(dropped, rate, atol=0.005)
+    assert answer.mean() == pytest.approx(1, abs=0.01)
+    torch.testing.assert_close(answer.max(), torch.tensor(1 / (1 - rate)))
+
+
+def test_dropout_draws_its_values_independently():
+    torch.manual_seed(0)
+    kept = Dropout(0.5)(torch.ones(100_000, 4)).numpy() > 0
+    neighbours = np.corrcoef(kept.T)
+    assert np.abs(neighbours - np.eye(4)).max() < 0.02
+    assert abs(np.corrcoef(kept[:-1, 0], kept[1:, 0])[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (2, 3, 3)])
+def test_dropout_takes_any_number_of_values(shape):
+    answer = Dropout(0.5)(torch.full(shape, 3.0))
+    assert answer.shape == shape
+    assert set(answer.flatten().tolist()) <= {0.0, 6.0}
+
+
+def test_dropout_passes_gradients_of_what_it_kept():
+    values = torch.ones(1001, requires_grad=True)
+    answer = Dropout(0.3)(values)
+    answer.sum().backward()
+    assert torch.equal(values.grad, answer.detach())
+
+
+@pytest.mark.parametrize("layer", [Dropout(0.4).eval(), Dropout(0.0)])
+def test_dropout_is_off_outside_training_and_at_rate_zero(layer):
+    values = torch.randn(101)
+    assert torch.equal(layer(values), values)
+
+
+def test_dropout_is_the_seeds():
+    masks = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        masks.append(Dropout(0.5)(torch.ones(999)))
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "key"),
+    [
+        ("ann", {"dropout": [0.3, 0.3, 1.0]}, "dropout"),
+        ("ann", {"dropout": [0.3, 0.3, -0.1]}, "dropout"),
+        ("ann", {"dropout": [0.3]}, "dropout"),
+        ("ann", {"hidden": [256, 0, 64]}, "hidden"),
+        ("ann", {"hidden": []}, "hidden"),
+        ("ann", {"dense": 16}, "dense"),
+        ("lstm", {"dropout": [0.3, 1.5]}, "dropout"),
+        ("lstm", {"dropout": [0.3, 0.2, 0.2]}, "dropout"),
+        ("lstm", {"hidden": [64, -32]}, "hidden"),
+        ("lstm", {"dense": 0}, "dense"),
+    ],
+)
+def test_an_impossible_body_is_refused_by_name(tmp_path, kind, changed, key):
+    section = yaml.safe_load(PARAMS.read_text())[kind] | changed
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({kind: section}))
+    with pytest.raises(ParamsError, match=rf"{kind}.*{key}"):
+        load_params(kind, BODIES[kind][1], path)
