@@ -44,7 +44,9 @@ def test_skill_is_none_where_the_reference_is_perfect():
 
 def test_direction_accuracy_counts_an_unchanged_price_as_not_up():
     assert metrics.direction_accuracy(UP, RETURNS) == 0.5
-    assert metrics.direction_accuracy(np.array([True, False, False]), np.array([0.0, 0.0, 0.1])) == 1 / 3
+    assert (
+        metrics.direction_accuracy(np.array([False, False, True]), np.array([0.0, -0.1, 0.0])) == 2 / 3
+    )
 
 
 def test_brier():
@@ -136,6 +138,12 @@ def test_the_interval_contains_the_accuracy(seed):
     up, returns, sessions = rng.random(200) > 0.5, rng.normal(size=200), rng.integers(0, 40, 200)
     low, high = ci95(up, returns, sessions, samples=500)
     assert low < metrics.direction_accuracy(up, returns) < high
+
+
+def test_the_interval_holds_95_of_100():
+    returns = np.tile([0.1, -0.1], 200)
+    low, high = ci95(np.full(400, True), returns, np.arange(400), samples=20_000)
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 400), rel=0.07)
 
 
 def test_the_interval_is_wider_when_stocks_move_together():

@@ -62,6 +62,15 @@ def test_outputs_are_a_return_and_a_probability_for_each_window(model, windows):
     assert log_return.std() > 0
 
 
+def test_outputs_are_in_the_labels_units(model, windows):
+    model.label_mean.fill_(0.3)
+    model.label_std.fill_(0.02)
+    score, logit = model.scores(windows)
+    log_return, p_up = model(windows)
+    torch.testing.assert_close(log_return, 0.3 + 0.02 * score)
+    torch.testing.assert_close(p_up, 1 / (1 + torch.exp(-logit)))
+
+
 def test_a_window_is_forecast_alone_as_among_others(model, windows):
     among = torch.stack(model(windows[:20]))
     alone = torch.cat([torch.stack(model(windows[i : i + 1])) for i in range(20)], dim=1)
