@@ -27,8 +27,9 @@ from feature_repo.stage import Params, load_params, run_stage
 
 Check = Callable[[pd.DataFrame], np.ndarray]
 CHECKS: dict[str, Check] = {
-    "missing": lambda b: b[_needed(b)].isna().any(axis=1).to_numpy()
-    | (b["symbol"].fillna("") == "").to_numpy(),
+    "missing": lambda b: (
+        b[_needed(b)].isna().any(axis=1).to_numpy() | (b["symbol"].fillna("") == "").to_numpy()
+    ),
     "not_a_session": lambda b: ~is_session(b["date"]),
     "non_positive": lambda b: (
         ~(b[_prices(b)] > 0).all(axis=1).to_numpy() | np.isinf(b[_needed(b)[2:]]).any(axis=1).to_numpy()

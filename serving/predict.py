@@ -12,6 +12,7 @@ from feature_repo.artifacts import (
     read_parquet,
     write_parquet,
 )
+from feature_repo.indicators import NAMES
 from feature_repo.model import RegisteredModel, RegistryParams, run_onnx_over
 from feature_repo.sessions import EXCHANGE_ZONE, next_session
 from feature_repo.stage import Params, load_params, run_stage
@@ -33,7 +34,7 @@ def history(model: RegisteredModel, rows: pd.DataFrame, params: PredictParams) -
         the last `recent_sessions` sessions (recent), with `log_return` and `p_up`.
     """
     values = rows[list(model.features)].to_numpy("float32")
-    ends = window_ends(rows["symbol"].to_numpy(object), values, model.window)
+    ends = window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), model.window)
     instants = rows["event_timestamp"]
     recent_from = instants.iloc[ends].drop_duplicates().nlargest(params.recent_sessions).min()
     recent = ends[(instants.iloc[ends] >= recent_from).to_numpy()]

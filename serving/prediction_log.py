@@ -7,6 +7,8 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from feature_repo.errors import StoreError
+
 METADATA = sa.MetaData()
 PREDICTIONS = sa.Table(
     "predictions",
@@ -23,12 +25,25 @@ INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.ins
 
 
 def open_log(url: str) -> sa.Engine:
-    """The log at an SQLAlchemy URL, SQLite or PostgreSQL, created if it is not there."""
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() == "sqlite" and parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(parsed)
-    METADATA.create_all(engine)
+    """The log at an SQLAlchemy URL, SQLite or PostgreSQL, created if it is not there.
+
+    Raises:
+        StoreError: nothing can be opened there.
+    """
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() not in INSERTS:
+            raise sa.exc.ArgumentError(f"{parsed.get_backend_name()} is not supported")
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed)
+        METADATA.create_all(engine)
+    except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
+        told = " ".join(str(error).split())
+        raise StoreError(
+            f"predict.log_url: {url!r} opens no prediction log ({told}). Use an SQLite URL such as "
+            "sqlite:///data/predictions/log.db, or a PostgreSQL one with its driver installed."
+        ) from error
     return engine
 
 

@@ -60,7 +60,7 @@ def test_the_last_session_enters_relative_to_its_close():
         }
     )
     inputs = baselines.last_session_inputs(rows, ["open", "close", "volume", "price_change", "rsi_14"])
-    np.testing.assert_allclose(inputs, [[0.5, 0.5, 30], [0.8, 0.2, 60]])
+    np.testing.assert_allclose(inputs, [[0.5, 1, 0.5, 30], [0.8, 1, 0.2, 60]])
     assert inputs.dtype == np.float32
 
 

@@ -7,6 +7,7 @@ import yaml
 
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.features import daily_features
+from feature_repo.indicators import NAMES
 from feature_repo.stage import load_params
 from tests import models_for_tests as small
 from training.dataset import DatasetParams, build, labels
@@ -69,7 +70,7 @@ def test_every_usable_row_of_a_splits_sessions_is_marked(rows):
 
 def test_a_window_ends_where_a_symbol_has_that_many_complete_rows(rows):
     for _, of_symbol in rows.groupby("symbol"):
-        complete = of_symbol[list(small.FEATURES)].notna().all(axis=1)
+        complete = of_symbol[NAMES].notna().all(axis=1)
         expected = complete.rolling(small.WINDOW).sum() == small.WINDOW
         assert (of_symbol["ends_window"] == expected).all()
 

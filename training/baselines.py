@@ -58,7 +58,7 @@ def last_session_inputs(rows: pd.DataFrame, features: Sequence[str]) -> np.ndarr
     columns = []
     for name in features:
         unit = BY_NAME[name].unit
-        if name == "close" or unit == "shares":
+        if unit == "shares":
             continue
         relative = unit in ("price", "price_change")
         columns.append(rows[name] / rows["close"] if relative else rows[name])

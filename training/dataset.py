@@ -89,19 +89,17 @@ def build(rows: pd.DataFrame, bars: pd.DataFrame, params: DatasetParams, window:
     spine = bars[["symbol", "date"]].assign(event_timestamp=session_close(bars["date"]))
     answers = pd.concat([spine[["symbol", "event_timestamp"]], labels(bars)], axis=1)
 
-    ends = window_ends(
-        rows["symbol"].to_numpy(object), rows[list(params.features)].to_numpy("float32"), window
-    )
+    ends = window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), window)
     if len(ends) == 0:
         raise DataError(f"publish.window: no symbol has {window} complete sessions.")
     result = rows.assign(ends_window=False)
     result.loc[ends, "ends_window"] = True
-    sessions = pd.DatetimeIndex(result.loc[ends, "event_timestamp"].unique()).sort_values()
+    result = result.merge(answers, on=["symbol", "event_timestamp"], validate="one_to_one")
+    usable = result["ends_window"] & result["label"].notna()
+    sessions = pd.DatetimeIndex(result.loc[usable, "event_timestamp"].unique()).sort_values()
     split = split_sessions(
         sessions, params.validation_fraction, params.test_fraction, params.embargo_sessions
     )
-    result = result.merge(answers, on=["symbol", "event_timestamp"], validate="one_to_one")
-    usable = result["ends_window"] & result["label"].notna()
     result["split"] = np.where(usable, split.label(result["event_timestamp"]), "")
     return result
 

@@ -120,7 +120,7 @@ def fit(
     fit_scaling(model, train)
     training = Training(model, params)
     train_batches = batches(train, params.batch_size, shuffle=True)
-    check = min(params.batches_per_check, len(train_batches))
+    check = min(params.batches_per_check, len(train_batches), params.max_batches)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # Lightning's advice on data-loading workers does not apply: a batch is one gather.
         warnings.simplefilter("ignore")

@@ -1,5 +1,6 @@
 """The promotion gate: which model version becomes champion, and why."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ def decide(
                 f"{name} refused: ONNX differs from torch by {candidate.onnx_parity:.1e}, "
                 f"more than {max_parity:.1e}"
             )
-        elif candidate.figures[metric] is None:
+        elif _score(candidate, metric) == float("-inf"):
             reasons.append(f"{name} refused: its {metric} is not defined on these dates")
         else:
             fit.append(candidate)
@@ -97,8 +98,9 @@ def decide(
 
 
 def _score(candidate: Candidate, metric: str) -> float:
+    """The figure to compare; below every other where it is undefined."""
     value = candidate.figures[metric]
-    return float("-inf") if value is None else value
+    return float("-inf") if value is None or math.isnan(value) else value
 
 
 def _baselines_not_beaten(

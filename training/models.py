@@ -5,9 +5,10 @@ Scaling lives inside the model, fitted on training dates, so what is served is w
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from feature_repo.indicators import BY_NAME, SCALE_FREE
@@ -18,13 +19,18 @@ CLIP = 8.0
 
 
 class AnnParams(Params):
-    hidden: tuple[int, ...] = Field(min_length=1)
-    dropout: tuple[float, ...]
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...]
+
+    @field_validator("dropout")
+    @classmethod
+    def _one_a_layer(cls, dropout: tuple[float, ...], read: ValidationInfo) -> tuple[float, ...]:
+        if "hidden" in read.data and len(dropout) != len(read.data["hidden"]):
+            raise ValueError("needs one rate for each layer of 'hidden'")
+        return dropout
 
 
-class LstmParams(Params):
-    hidden: tuple[int, ...] = Field(min_length=1)
-    dropout: tuple[float, ...]
+class LstmParams(AnnParams):
     dense: int = Field(ge=1)
 
 

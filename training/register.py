@@ -19,6 +19,7 @@ from feature_repo.artifacts import (
     read_parquet,
     write_json,
 )
+from feature_repo.indicators import NAMES
 from feature_repo.model import (
     OUTPUTS,
     RegisteredModel,
@@ -27,6 +28,7 @@ from feature_repo.model import (
     registered_version,
 )
 from feature_repo.stage import Params, load_params, run_stage
+from feature_repo.windows import window_ends
 from training import KINDS
 from training.evaluate import EvaluateParams, measure, model_forecast
 from training.gate import Candidate, decide
@@ -61,7 +63,7 @@ def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str
     training = read_json(folder / "training.json")
     for version in client.search_model_versions(f"name='{name}'"):
         if version.tags.get("onnx_sha256") == training["onnx_sha256"]:
-            return version.version
+            return str(version.version)
 
     window, features = training["window"], training["features"]
     signature = ModelSignature(
@@ -106,7 +108,8 @@ def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str
 
 def measured_again(champion: RegisteredModel, rows: pd.DataFrame) -> Candidate:
     """The champion on the current test dates, with the features and window it asks for."""
-    ends = np.flatnonzero(rows["split"] == "test")
+    whole = window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), champion.window)
+    ends = np.intersect1d(whole, np.flatnonzero(rows["split"] == "test"))
     forecast = model_forecast(champion.session, rows[list(champion.features)], ends, champion.window)
     return Candidate(
         champion.version,
@@ -144,7 +147,8 @@ def main() -> None:
             )
         )
     by_version = {c.version: c for c in candidates}
-    champion = by_version.get(in_office.version) if in_office else None
+    office = str(in_office.version) if in_office else None
+    champion = by_version.get(office) if office else None
     if in_office and not champion:
         champion = measured_again(load_registered(registry.model, in_office), read_parquet(ROWS))
     decision = decide(
@@ -155,7 +159,7 @@ def main() -> None:
         params.metric,
         params.max_parity,
     )
-    if decision.champion and (not in_office or decision.champion != in_office.version):
+    if decision.champion and decision.champion != office:
         client.set_registered_model_alias(registry.model, "champion", decision.champion)
     if decision.challenger:
         client.set_registered_model_alias(registry.model, "challenger", decision.challenger)
