@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +169,13 @@ def test_a_champion_with_a_longer_window_than_the_rows_keeps_defined_figures(wor
     champion = load_registered("pitwise", version_of_kind(workspace, "ann"))
     assert champion.window == small.WINDOW > 3
     assert np.isfinite(register.measured_again(champion, rows).figures["skill_vs_persistence"])
+
+
+def test_a_champion_whose_window_no_test_row_fills_has_no_figure(workspace):
+    rows = read_parquet(workspace.folder / "data/dataset/rows.parquet")
+    champion = load_registered("pitwise", version_of_kind(workspace, "ann"))
+    measured = register.measured_again(replace(champion, window=400), rows)
+    assert measured.figures["skill_vs_persistence"] is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
