@@ -125,7 +125,7 @@ def fit(
         # Lightning's advice on data-loading workers does not apply: a batch is one gather.
         warnings.simplefilter("ignore")
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-        # Deterministic mode would also fill every fresh tensor: an eighth of the LSTM's speed, for nothing.
+        # Deterministic mode would also fill every fresh tensor: an eighth of the speed, for nothing.
         torch.utils.deterministic.fill_uninitialized_memory = False
         best = ModelCheckpoint(folder, monitor="validation_loss", save_weights_only=True)
         clock = pl.callbacks.Timer()
