@@ -54,13 +54,11 @@ def main() -> None:
     registry = load_params("registry", RegistryParams)
     rows = read_parquet(ROWS)
 
-    from feast import FeatureStore
-
     from serving.prediction_log import append, open_log
-    from serving.predictor import Predictor, load_champion
+    from serving.predictor import Predictor, load_champion, open_store
 
     champion = load_champion(registry.tracking_uri, registry.model)
-    predictor = Predictor(champion, FeatureStore(str(FEAST_REPO)))
+    predictor = Predictor(champion, open_store(FEAST_REPO))
     symbols = rows.loc[rows["ends_window"], "symbol"].unique().tolist()
     predictions = predictor.predict(symbols)
     # A symbol that has stopped trading has no next session to forecast.

@@ -1,6 +1,8 @@
 """The champion, run on what the online store knows now."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,23 @@ def load_champion(tracking_uri: str, name: str) -> RegisteredModel:
     return load_registered(name, version)
 
 
+def open_store(repo: Path) -> Any:
+    """Feast's store of a repo, without torch in the process.
+
+    Feast 0.67 imports torch wherever it finds it, for tensors that serving never asks for. It takes
+    a torch that will not import for none, so for the length of its import there is none.
+    """
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from feast import FeatureStore
+    finally:
+        if hide:
+            del sys.modules["torch"]
+    return FeatureStore(str(repo))
+
+
 class Predictor:
     """Windows from Feast's online store through a model.
 
@@ -38,7 +57,14 @@ class Predictor:
     """
 
     def __init__(self, model: RegisteredModel, store: Any):
-        served = {field.name for field in store.get_feature_view(WINDOWS_VIEW).features}
+        from feast.errors import FeatureViewNotFoundException
+
+        try:
+            served = {field.name for field in store.get_feature_view(WINDOWS_VIEW).features}
+        except FeatureViewNotFoundException as error:
+            raise StoreError(
+                f"the feature store has no view '{WINDOWS_VIEW}'. Run `dvc repro -f -s publish`."
+            ) from error
         missing = [name for name in model.features if name not in served]
         if missing:
             raise StoreError(

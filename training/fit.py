@@ -12,6 +12,7 @@ from pydantic import Field
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.nn import functional
+from torch.utils import deterministic
 
 from feature_repo.stage import Params
 from training.models import Forecaster
@@ -126,7 +127,7 @@ def fit(
         warnings.simplefilter("ignore")
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         # Deterministic mode would also fill every fresh tensor: an eighth of the speed, for nothing.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         best = ModelCheckpoint(folder, monitor="validation_loss", save_weights_only=True)
         clock = pl.callbacks.Timer()
         trainer = pl.Trainer(

@@ -30,7 +30,7 @@ from feature_repo.model import (
 from feature_repo.stage import Params, load_params, run_stage
 from feature_repo.windows import window_ends
 from training import KINDS
-from training.evaluate import EvaluateParams, measure, model_forecast
+from training.evaluate import FIGURES, EvaluateParams, measure, model_forecast
 from training.gate import Candidate, decide
 
 BASELINES = ("persistence", "drift", "always_up", "gradient_boosting")
@@ -110,12 +110,16 @@ def measured_again(champion: RegisteredModel, rows: pd.DataFrame) -> Candidate:
     """The champion on the current test dates, with the features and window it asks for."""
     whole = window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), champion.window)
     ends = np.intersect1d(whole, np.flatnonzero(rows["split"] == "test"))
-    forecast = model_forecast(champion.session, rows[list(champion.features)], ends, champion.window)
+    figures: dict = dict.fromkeys(FIGURES)
+    if len(ends):
+        values = rows[list(champion.features)]
+        forecast = model_forecast(champion.session, values, ends, champion.window)
+        figures = measure(forecast, rows.iloc[ends], load_params("evaluate", EvaluateParams))
     return Candidate(
         champion.version,
         champion.kind,
         champion.metadata["onnx_parity"],
-        measure(forecast, rows.iloc[ends], load_params("evaluate", EvaluateParams)),
+        figures,
         champion.metadata["train_last_session"],
     )
 
