@@ -172,10 +172,10 @@ def copy_rooms(folder: Path) -> None:
         shutil.copytree(PROJECT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def run_python(folder: Path, code: str, *arguments: str) -> str:
+def run_python(folder: Path, code: str) -> str:
     """Run code in a fresh interpreter whose project is `folder`; what it printed."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *arguments],
+        [sys.executable, "-W", "ignore", "-c", code],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
         capture_output=True,

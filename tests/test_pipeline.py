@@ -1,12 +1,15 @@
 """The default run, looked at as a user would: files, commands, store, registry, page."""
 
+import contextlib
 import json
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -306,3 +309,30 @@ def test_own_prices_run_in_a_place_of_their_own(tmp_path):
     assert set(quarantined) == {"not_a_session"}  # business days on which the exchange was closed
     assert not (tmp_path / "runs" / "metrics").exists()
     assert Path("params.yaml").read_text().count("source: sample") == 1
+
+
+def test_feasts_pages_come_up_on_loopback(default_run):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        ["feast", "ui", "--host", "127.0.0.1", "--port", str(port)],
+        cwd=default_run.path / "feature_repo",
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(120):
+            time.sleep(0.5)
+            assert server.poll() is None
+            with contextlib.suppress(OSError):
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/").read().decode()
+                break
+        else:
+            pytest.fail("no page within a minute")
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+    assert "<title>Feast" in page
+    assert 'src="http' not in page
