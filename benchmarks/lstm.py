@@ -11,8 +11,9 @@ import warnings
 
 import pytorch_lightning as pl
 import torch
-from market import clean_bars, features, seconds
+from market import clean_bars, seconds
 
+from feature_repo.features import daily_features
 from feature_repo.stage import load_params
 from feature_repo.windows import window_ends
 from training.dataset import DatasetParams, labels
@@ -41,7 +42,7 @@ if __name__ == "__main__":
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     bars = clean_bars()
-    rows = features(bars).assign(label=labels(bars)["label"].to_numpy())
+    rows = daily_features(bars).assign(label=labels(bars)["label"].to_numpy())
     names = load_params("dataset", DatasetParams).features
     params, body = load_params("train", TrainParams), load_params("lstm", LstmParams)
     values = rows[list(names)].to_numpy("float32")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from feature_repo.clean import CleanParams, clean
-from feature_repo.features import daily_features
 from feature_repo.ingest import csv_bars
+from feature_repo.stage import load_params
 
 
 def market_path() -> Path:
@@ -25,12 +25,8 @@ def market_path() -> Path:
 
 
 def clean_bars() -> pd.DataFrame:
-    bars, _ = clean(csv_bars(market_path()), CleanParams(min_history=60, split_step=1.25))
+    bars, _ = clean(csv_bars(market_path()), load_params("clean", CleanParams))
     return bars
-
-
-def features(bars: pd.DataFrame) -> pd.DataFrame:
-    return daily_features(bars)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -13,10 +13,11 @@ from pathlib import Path
 import duckdb
 from feast import FeatureStore, FeatureView, FileSource
 from feast.repo_config import RepoConfig
-from market import clean_bars, compare, features, seconds
+from market import clean_bars, compare, seconds
 
 from feature_repo.artifacts import write_parquet
 from feature_repo.definitions import daily, daily_v1, symbol
+from feature_repo.features import daily_features
 
 
 def store_in(folder: Path, offline: str, ttl: timedelta) -> FeatureStore:
@@ -42,7 +43,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plain", action="store_true", help="time Feast's own DuckDB store as well")
     plain = parser.parse_args().plain
-    table = features(clean_bars())
+    table = daily_features(clean_bars())
     refs = [f"daily:{f.name}" for f in daily_v1.feature_view_projections[0].features]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
