@@ -22,7 +22,9 @@ from training.models import Forecaster, LstmParams
 from training.windows import WindowDataset, batches
 
 WINDOW = 30
-STEPS = 120
+SIZES = (32, 256, 1024)
+ROUNDS = 9
+WINDOWS = 30 * 1024
 
 
 def operations(n_features: int, params: LstmParams) -> int:
@@ -52,26 +54,29 @@ if __name__ == "__main__":
     model = Forecaster("lstm", names, WINDOW, body)
     fit_scaling(model, dataset)
     flops = operations(len(names), body)
-    for size in (32, 256, 1024):
-        rates, machine = [], []
-        for _ in range(5):
-            clock = pl.callbacks.Timer()
-            trainer = pl.Trainer(
-                max_steps=STEPS,
-                accelerator="cpu",
-                callbacks=[clock],
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            )
-            trainer.fit(Training(model, params), batches(dataset, size, shuffle=True))
-            rates.append(STEPS * size / clock.time_elapsed("train"))
-            machine.append(peak())
-        rate, floor = statistics.median(rates), statistics.median(machine) / flops
+    rates, machine = {size: [] for size in SIZES}, []
+    for size in SIZES * ROUNDS:  # rounds, so that a slow minute of the machine meets every size
+        clock = pl.callbacks.Timer()
+        trainer = pl.Trainer(
+            max_steps=WINDOWS // size,
+            accelerator="cpu",
+            callbacks=[clock],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Training(model, params), batches(dataset, size, shuffle=True))
+        rates[size].append(WINDOWS / clock.time_elapsed("train"))
+        machine.append(peak())
+    floor = statistics.median(machine) / flops
+    print(
+        f"floor {floor:,.0f} windows/s: {flops / 1e6:.2f} MFLOP a window at "
+        f"{statistics.median(machine) / 1e9:.0f} GFLOP/s (median)"
+    )
+    for size in SIZES:
+        rate = statistics.median(rates[size])
         print(
-            f"batch {size}: {rate:,.0f} windows/s; floor {floor:,.0f} windows/s at "
-            f"{statistics.median(machine) / 1e9:.0f} GFLOP/s and {flops / 1e6:.2f} MFLOP a window: "
-            f"{rate / floor:.0%} of it (medians of 5)",
-            flush=True,
+            f"batch {size}: {rate:,.0f} windows/s, {rate / floor:.0%} of the floor (median of {ROUNDS}; "
+            f"{min(rates[size]):,.0f} to {max(rates[size]):,.0f})"
         )

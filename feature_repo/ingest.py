@@ -1,25 +1,22 @@
 """Stage `ingest`: a source's bars, as they are, in one schema: `data/raw/bars.parquet`.
 
-Nothing is judged here beyond what stops a file from being read at all; `clean` does that.
+What was retrieved when, from where and with which content goes to `data/raw/retrievals.jsonl`.
 """
 
-import zlib
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
-from feature_repo.artifacts import RAW_BARS, write_parquet
-from feature_repo.bars import ADJUSTED_CLOSE, COLUMNS, NUMBERS
-from feature_repo.errors import DataError
+from feature_repo.artifacts import RAW_BARS, RETRIEVALS, sha256, write_parquet
+from feature_repo.csv_files import csv_bars, typed_bars
 from feature_repo.stage import Params, load_params, run_stage
-
-ALIASES = {"name": "symbol", "ticker": "symbol", "adj close": ADJUSTED_CLOSE}
-CSV_ENDINGS = (".csv", ".csv.gz")
 
 
 class IngestParams(Params):
-    source: Literal["sample", "csv"]
+    source: Literal["sample", "csv", "yfinance", "synthetic"]
     path: Path
 
 
@@ -34,97 +31,38 @@ def sample_bars() -> pd.DataFrame:
     bars = pd.concat(
         [pd.DataFrame(getattr(stocks, s)).assign(symbol=s) for s in symbols], ignore_index=True
     )
-    return _typed(bars, "bokeh-sampledata")
+    return typed_bars(bars, "bokeh-sampledata")
 
 
-def csv_bars(path: Path) -> pd.DataFrame:
-    """Bars from a CSV file, plain or gzip, or from every such file of a folder.
+def retrieved(params: IngestParams) -> pd.DataFrame:
+    """The bars of the source that `params` names."""
+    if params.source == "sample":
+        return sample_bars()
+    if params.source == "csv":
+        return csv_bars(params.path)
+    if params.source == "yfinance":
+        from feature_repo.yahoo import YahooParams, yahoo_bars
 
-    Raises:
-        DataError: a file cannot be read or lacks a column; names the file, row and column.
-    """
-    if path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.name.lower().endswith(CSV_ENDINGS))
-        if not files:
-            raise DataError(f"{path}: the folder holds no {' or '.join(CSV_ENDINGS)} file.")
-        return pd.concat([_read_csv(file) for file in files], ignore_index=True)
-    return _read_csv(path)
+        return yahoo_bars(load_params("yfinance", YahooParams))
+    from feature_repo.synthetic import SyntheticParams, synthetic_bars
 
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    options: dict = {
-        "compression": "gzip" if path.name.lower().endswith(".gz") else None,
-        # "NA" is a ticker that looks like a missing value, so only an empty cell is one.
-        "keep_default_na": False,
-        "na_values": [""],
-        "skip_blank_lines": False,  # a row keeps the number it has in the file
-    }
-    try:
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str, **options).iloc[0].fillna("")
-        names = _names(list(header), path)
-        texts = {i: str for i, name in enumerate(names) if name in ("symbol", "date")}
-        bars = pd.read_csv(
-            path, header=0, names=names, dtype=texts, index_col=False, low_memory=False, **options
-        )
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file or folder. Set ingest.path.") from error
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{path}: the file is empty.") from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        told = " ".join(str(error).split())
-        raise DataError(f"{path}: not a well-formed CSV: {told}. Mend that line.") from error
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    bars = bars.dropna(how="all")
-    if bars.empty:
-        raise DataError(f"{path}: has a header and no rows.")
-    return _typed(bars, str(path))
-
-
-def _names(header: list[str], path: Path) -> list[str]:
-    """The schema's names for a file's columns; a column of neither keeps its own."""
-    plain = [name.strip().lower() for name in header]
-    names = [alias if (alias := ALIASES.get(n, n)) == n or alias not in plain else n for n in plain]
-    missing = [c for c in COLUMNS if c not in names]
-    if missing:
-        raise DataError(
-            f"{path}: has no column {', '.join(missing)}; it has {', '.join(header)}. "
-            f"Needed are {', '.join(COLUMNS)} ('Name' or 'ticker' serve for 'symbol')."
-        )
-    for name in (*COLUMNS, ADJUSTED_CLOSE):
-        if names.count(name) > 1:
-            raise DataError(f"{path}: column '{name}' stands there twice.")
-    return [name if names.index(name) == i else f"{name}.{i}" for i, name in enumerate(names)]
-
-
-def _typed(bars: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """Columns in the schema's order and types; a cell that is not of its type names itself."""
-    typed = {"symbol": bars["symbol"].astype("string").str.strip()}
-    # A time and a zone behind the day say nothing that a daily bar needs.
-    days = bars["date"].astype("string").str.strip().str.replace(r"[T ].*$", "", regex=True)
-    typed["date"] = _parsed(days, "date", origin, pd.to_datetime, format="ISO8601")
-    for column in [*NUMBERS, *([ADJUSTED_CLOSE] if ADJUSTED_CLOSE in bars else [])]:
-        numbers = _parsed(bars[column], column, origin, pd.to_numeric)
-        typed[column] = numbers.astype("float64")
-    return pd.DataFrame(typed).reset_index(drop=True)
-
-
-def _parsed(cells: pd.Series, column: str, origin: str, parse, **options) -> pd.Series:
-    parsed = parse(cells, errors="coerce", **options)
-    refused = parsed.isna() & cells.notna()
-    if refused.any():
-        row = refused.idxmax()  # counted from 0 below the header
-        raise DataError(
-            f"{origin}: row {row + 2}, column '{column}': {str(cells[row])!r} is not a "
-            f"{'date like 2017-12-29' if column == 'date' else 'number'}. Mend or remove that row."
-        )
-    return parsed
+    return synthetic_bars(load_params("synthetic", SyntheticParams))
 
 
 def main() -> None:
     params = load_params("ingest", IngestParams)
-    bars = sample_bars() if params.source == "sample" else csv_bars(params.path)
+    bars = retrieved(params)
     write_parquet(bars, RAW_BARS)
+    record = {
+        "retrieved_at": datetime.now(UTC).isoformat(),
+        "source": params.source,
+        "path": str(params.path) if params.source == "csv" else None,
+        "rows": len(bars),
+        "symbols": int(bars["symbol"].nunique()),
+        "sha256": sha256(RAW_BARS),
+    }
+    with RETRIEVALS.open("a") as log:
+        log.write(json.dumps(record) + "\n")
     print(f"{len(bars):,} rows of {bars['symbol'].nunique():,} symbols from {params.source}")
 
 

@@ -83,7 +83,10 @@ class Predictor:
 
         Raises:
             StoreError: a symbol is unknown, or its window is not as long as the model wants.
+            ValueError: no symbols.
         """
+        if not symbols:
+            raise ValueError("no symbols to look up.")
         answer = self.store.get_online_features(
             features=[f"{WINDOWS_VIEW}:{name}" for name in self.model.features],
             entity_rows=[{"symbol": symbol} for symbol in symbols],

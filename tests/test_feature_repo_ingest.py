@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from feature_repo.csv_files import csv_bars
 from feature_repo.errors import DataError
-from feature_repo.ingest import csv_bars, sample_bars
+from feature_repo.ingest import sample_bars
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "symbol,date,open,high,low,close,volume\n"

@@ -14,9 +14,9 @@ BASELINES = {
 }
 
 
-def candidate(version, skill, parity=1e-7, trained="2016-12-30", direction=0.54) -> Candidate:
+def candidate(version, skill, parity=1e-7, fitted="2016-12-30", direction=0.54, rows=1000) -> Candidate:
     figures = {METRIC: skill, "direction_accuracy": direction, "rank_ic_mean": 0.03}
-    return Candidate(version, "ann", parity, figures, trained)
+    return Candidate(version, "ann", parity, figures, fitted, rows)
 
 
 def decided(*candidates, champion=None, baselines=BASELINES, metric=METRIC) -> Decision:
@@ -99,11 +99,11 @@ def test_a_sibling_of_the_champion_takes_its_office():
     assert (decision.champion, decision.challenger, decision.promoted) == ("2", "1", True)
 
 
-def test_a_champion_trained_within_the_test_dates_is_noted():
-    within = candidate("1", 0.005, trained=FIRST_TEST)
+def test_a_champion_fitted_within_the_test_dates_is_noted():
+    within = candidate("1", 0.005, fitted=FIRST_TEST)
     decision = decided(candidate("2", 0.003), champion=within)
-    assert "version 1 was trained up to 2017-06-01, within the test dates" in told(decision)
-    before = candidate("1", 0.005, trained="2017-05-31")
+    assert "version 1 was fitted up to 2017-06-01, within the test dates" in told(decision)
+    before = candidate("1", 0.005, fitted="2017-05-31")
     assert "within the test dates" not in told(decided(candidate("2", 0.003), champion=before))
 
 
@@ -146,3 +146,11 @@ def test_nothing_fit_and_no_champion_promotes_nothing():
     assert (decision.champion, decision.challenger, decision.promoted) == (None, None, False)
     assert not decision.beats_baselines
     assert "there is no champion" in told(decision)
+
+
+def test_a_champion_measured_on_other_rows_than_the_candidates_is_told():
+    champion = candidate("2", 0.005, rows=940)
+    assert "measured on 940 rows, the candidates on 1000" in told(
+        decided(candidate("3", 0.004), champion=champion)
+    )
+    assert "rows" not in told(decided(candidate("3", 0.004), champion=candidate("2", 0.005)))

@@ -157,7 +157,8 @@ def test_a_champion_of_an_earlier_run_is_measured_on_the_same_dates(workspace):
     assert (measured.version, measured.kind) == (run.champion, run.report["champion_kind"])
     assert measured.figures == run.evaluation[measured.kind]
     assert measured.onnx_parity == run.training[measured.kind]["onnx_parity"]
-    assert measured.train_last_session == run.training[measured.kind]["train_last_session"]
+    assert measured.fitted_last_session == run.training[measured.kind]["fitted_last_session"]
+    assert measured.n_predictions == run.evaluation["n_predictions"]
 
 
 def test_a_champion_with_a_longer_window_than_the_rows_keeps_defined_figures(workspace):
@@ -197,7 +198,7 @@ def test_a_version_carries_its_contract(workspace, kind):
     assert contract["window"] == small.WINDOW
     assert contract["rows_sha256"] == sha256(workspace.folder / "data/dataset/rows.parquet")
     assert contract["code_version"] == "unknown"  # the workspace is no git repository
-    for key in ("onnx_sha256", "onnx_parity", "train_last_session"):
+    for key in ("onnx_sha256", "onnx_parity", "fitted_last_session"):
         assert contract[key] == training[key]
         assert version_of_kind(workspace, kind).tags[key] == str(training[key])
     assert contract["onnx_parity"] < 1e-5

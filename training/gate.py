@@ -15,7 +15,10 @@ class Candidate:
     """Largest absolute difference between torch and onnxruntime."""
     figures: dict[str, float | None]
     """As `metrics/evaluation.json` has them, on the current test dates."""
-    train_last_session: str
+    fitted_last_session: str
+    """Last session of its training and validation dates."""
+    n_predictions: int
+    """Test rows it was measured on."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,15 @@ def decide(
                 f"{name} with {told} {verdict} champion version {champion.version} "
                 f"({champion.kind}) with {_score(champion, metric):+.5f} on the same dates"
             )
-    if champion and champion.train_last_session >= first_test_session:
+    if champion and champion.fitted_last_session >= first_test_session:
         reasons.append(
-            f"champion version {champion.version} was trained up to {champion.train_last_session}, "
+            f"champion version {champion.version} was fitted up to {champion.fitted_last_session}, "
             f"within the test dates that start {first_test_session}: its figure flatters it"
+        )
+    if champion and any(c.n_predictions != champion.n_predictions for c in candidates):
+        reasons.append(
+            f"champion version {champion.version} was measured on {champion.n_predictions} rows, the "
+            f"candidates on {candidates[0].n_predictions}: it asks for another window length"
         )
     if winner is None:
         reasons.append("there is no champion: no version may be promoted")

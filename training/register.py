@@ -33,6 +33,17 @@ from training import KINDS
 from training.evaluate import FIGURES, EvaluateParams, measure, model_forecast
 from training.gate import Candidate, decide
 
+CONTRACT = (
+    "kind",
+    "features",
+    "window",
+    "rows_sha256",
+    "onnx_sha256",
+    "onnx_parity",
+    "fitted_last_session",
+)
+"""What a version says of itself, of all that `training.json` says of a fit."""
+
 BASELINES = ("persistence", "drift", "always_up", "gradient_boosting")
 
 
@@ -70,16 +81,7 @@ def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str
         inputs=Schema([TensorSpec(np.dtype("float32"), (-1, window, len(features)), "windows")]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), name) for name in OUTPUTS]),
     )
-    contract = {
-        "kind": kind,
-        "features": features,
-        "window": window,
-        "rows_sha256": training["rows_sha256"],
-        "onnx_sha256": training["onnx_sha256"],
-        "onnx_parity": training["onnx_parity"],
-        "train_last_session": training["train_last_session"],
-        "code_version": code_version(),
-    }
+    contract = {key: training[key] for key in CONTRACT} | {"code_version": code_version()}
     with mlflow.start_run(run_name=kind):
         flat = {k: v for k, v in training.items() if k not in ("params", "features")}
         mlflow.log_params(flat | training["params"] | {"features": ",".join(features)})
@@ -101,7 +103,7 @@ def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str
             pip_requirements=["onnxruntime", "numpy"],
         )
     version = str(info.registered_model_version)
-    for key in ("kind", "onnx_sha256", "onnx_parity", "train_last_session"):
+    for key in ("kind", "onnx_sha256", "onnx_parity", "fitted_last_session"):
         client.set_model_version_tag(name, version, key, str(contract[key]))
     return version
 
@@ -120,7 +122,8 @@ def measured_again(champion: RegisteredModel, rows: pd.DataFrame) -> Candidate:
         champion.kind,
         champion.metadata["onnx_parity"],
         figures,
-        champion.metadata["train_last_session"],
+        champion.metadata["fitted_last_session"],
+        len(ends),
     )
 
 
@@ -147,7 +150,8 @@ def main() -> None:
                 kind,
                 training["onnx_parity"],
                 evaluation[kind],
-                training["train_last_session"],
+                training["fitted_last_session"],
+                evaluation["n_predictions"],
             )
         )
     by_version = {c.version: c for c in candidates}

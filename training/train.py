@@ -54,7 +54,9 @@ def main() -> None:
     difference = parity(result.model, open_onnx(path), windows)
     best = result.curve.loc[result.curve["validation_loss"].idxmin()]
     result.curve.to_csv(folder / "learning_curve.csv", index=False)
-    train_sessions = rows.loc[rows["split"] == "train", "event_timestamp"]
+    sessions = {
+        split: rows.loc[rows["split"] == split, "event_timestamp"] for split in ("train", "validation")
+    }
     write_json(
         {
             "kind": kind,
@@ -64,8 +66,9 @@ def main() -> None:
             "parameters": sum(p.numel() for p in model.parameters()),
             "train_windows": len(train),
             "validation_windows": len(validation),
-            "train_first_session": f"{train_sessions.min():%Y-%m-%d}",
-            "train_last_session": f"{train_sessions.max():%Y-%m-%d}",
+            "train_first_session": f"{sessions['train'].min():%Y-%m-%d}",
+            "train_last_session": f"{sessions['train'].max():%Y-%m-%d}",
+            "fitted_last_session": f"{sessions['validation'].max():%Y-%m-%d}",
             "best_validation_loss": float(best["validation_loss"]),
             "best_after_batches": int(best["batches"]),
             "batches": int(result.curve["batches"].iloc[-1]),
