@@ -16,9 +16,10 @@ from market import clean_bars, seconds
 from feature_repo.features import daily_features
 from feature_repo.stage import load_params
 from feature_repo.windows import window_ends
-from training.dataset import DatasetParams, labels
+from training.dataset import labels
 from training.fit import Training, TrainParams, fit_scaling
 from training.models import Forecaster, LstmParams
+from training.select import SelectParams
 from training.windows import WindowDataset, batches
 
 WINDOW = 30
@@ -44,8 +45,9 @@ if __name__ == "__main__":
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     bars = clean_bars()
-    rows = daily_features(bars).assign(label=labels(bars)["label"].to_numpy())
-    names = load_params("dataset", DatasetParams).features
+    rows = daily_features(bars)
+    rows["label"] = labels(rows)["label"]
+    names = load_params("select", SelectParams).features
     params, body = load_params("train", TrainParams), load_params("lstm", LstmParams)
     values = rows[list(names)].to_numpy("float32")
     ends = window_ends(rows["symbol"].to_numpy(object), values, WINDOW)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from feature_repo.clean import CleanParams, clean
-from feature_repo.ingest import csv_bars
+from feature_repo.csv_files import csv_bars
 from feature_repo.stage import load_params
 
 
@@ -25,7 +25,7 @@ def market_path() -> Path:
 
 
 def clean_bars() -> pd.DataFrame:
-    bars, _ = clean(csv_bars(market_path()), load_params("clean", CleanParams))
+    bars, _, _ = clean(csv_bars(market_path()), load_params("clean", CleanParams))
     return bars
 
 

@@ -1,8 +1,31 @@
-"""Back-adjustment of prices and volumes with a vendor's adjusted close."""
+"""Back-adjustment of prices and volumes with a vendor's adjusted close, which is checked on the way."""
 
+from typing import NamedTuple
+
+import numpy as np
 import pandas as pd
 
 from feature_repo.bars import ADJUSTED_CLOSE, PRICES
+
+
+class Steps(NamedTuple):
+    """From each bar to its symbol's next; (n,) each."""
+
+    factor: pd.Series
+    """What the vendor's factor is multiplied by; 1 where it stays, and at a symbol's last bar."""
+    is_split: pd.Series
+    mistaken: pd.Series
+    """A split by the factor, of which the traded price knows nothing."""
+
+
+def vendor_steps(bars: pd.DataFrame, split_step: float) -> Steps:
+    symbol = bars["symbol"]
+    ratio = bars[ADJUSTED_CLOSE] / bars["close"]
+    factor = (ratio.groupby(symbol).shift(-1) / ratio).fillna(1.0)
+    is_split = (factor > split_step) | (factor < 1 / split_step)
+    traded = (bars["close"].groupby(symbol).shift(-1) / bars["close"]).fillna(1.0)
+    mistaken = is_split & (np.log(traded * factor).abs() > 0.5 * np.log(factor).abs())
+    return Steps(factor, is_split & ~mistaken, mistaken)
 
 
 def adjusted(bars: pd.DataFrame, split_step: float) -> pd.DataFrame:
@@ -11,7 +34,8 @@ def adjusted(bars: pd.DataFrame, split_step: float) -> pd.DataFrame:
     The factor of a bar is adjusted close over close, scaled so that a symbol's last bar keeps the
     price it traded at. Prices are multiplied by it, which takes splits and dividends out of the
     returns. Volume counts shares, so only splits move it: a step of the factor from one bar to the
-    next beyond `split_step` (or its inverse) is a split, a smaller one a dividend.
+    next beyond `split_step` (or its inverse) is a split, a smaller one a dividend. A split of which
+    the traded price knows nothing is the vendor's mistake and is left out.
 
     Args:
         bars: sorted by symbol and date; `adj_close` is optional, without it nothing is adjusted.
@@ -23,14 +47,44 @@ def adjusted(bars: pd.DataFrame, split_step: float) -> pd.DataFrame:
     if ADJUSTED_CLOSE not in bars:
         return bars.assign(price_factor=1.0)
     symbol = bars["symbol"]
-    ratio = bars[ADJUSTED_CLOSE] / bars["close"]
-    factor = ratio / ratio.groupby(symbol).transform("last")
+    steps = vendor_steps(bars, split_step)
+    factors = steps.factor.mask(steps.mistaken, 1.0)
 
-    # Shares after each bar's next step; the steps that come later multiply up from the right.
-    step = (ratio.groupby(symbol).shift(-1) / ratio).fillna(1.0)
-    split = step.where((step > split_step) | (step < 1 / split_step), 1.0)
-    shares = split[::-1].groupby(symbol[::-1]).cumprod()[::-1]
+    def later(steps: pd.Series) -> pd.Series:
+        """The product of each bar's own and all later steps of its symbol."""
+        return steps[::-1].groupby(symbol[::-1]).cumprod()[::-1]
 
+    # A bar's own factor is one over the steps still to come.
+    factor = 1 / later(factors)
+    shares = later(factors.where(steps.is_split, 1.0))
     result = bars.assign(price_factor=factor, volume=bars["volume"] * shares)
     result[PRICES] = bars[PRICES].mul(factor, axis=0)
     return result
+
+
+def vendor_events(bars: pd.DataFrame, split_step: float) -> pd.DataFrame:
+    """The splits that the adjusted close knows of, and those it is wrong about.
+
+    Returns:
+        (m,) `row` of the first bar after it, `kind` (split | bad_adjustment), `price_ratio`, `evidence`.
+    """
+    if ADJUSTED_CLOSE not in bars:
+        return pd.DataFrame({"row": [], "kind": [], "price_ratio": [], "evidence": []})
+    steps = vendor_steps(bars, split_step)
+    at = np.flatnonzero(steps.is_split | steps.mistaken)
+    factor = steps.factor.to_numpy()[at]
+    mistaken = steps.mistaken.to_numpy()[at]
+    told = np.where(
+        mistaken, "but the traded price does not: left out", "and the traded price moves with it"
+    )
+    return pd.DataFrame(
+        {
+            "row": at + 1,
+            "kind": np.where(mistaken, "bad_adjustment", "split"),
+            "price_ratio": 1 / factor,
+            "evidence": [
+                f"the adjusted close counts {f:.4g} shares for one here, {t}"
+                for f, t in zip(factor, told, strict=True)
+            ],
+        }
+    )

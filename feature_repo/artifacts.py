@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.errors import DataError
+from feature_repo.errors import DataError, StoreError
 
 RAW_BARS = Path("data/raw/bars.parquet")
 RETRIEVALS = Path("data/raw/retrievals.jsonl")
+TRUTH = Path("data/raw/truth.parquet")
 CLEAN_BARS = Path("data/clean/bars.parquet")
 QUARANTINE = Path("data/clean/quarantine.parquet")
 EVENTS = Path("data/clean/events.parquet")
@@ -46,14 +46,26 @@ MONITORING_REPORT = Path("metrics/monitoring.json")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
+
+    The name is always the same, so that what a killed run left there goes with the next one.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror or error}). What was there is as it was; make "
+            "room or give write permission, then run again: it goes on from here."
+        ) from error
 
 
 def write_parquet(frame: pd.DataFrame | pa.Table, path: Path) -> None:

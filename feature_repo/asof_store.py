@@ -5,25 +5,36 @@ them. On 497k rows of 22 features that asks for 21 GB and nine minutes; the ASOF
 has for this very question takes seconds. Same question, same answer, tested against Feast's own.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import ibis
 import pandas as pd
+from feast.data_source import DataSource
 from feast.feature_view import FeatureView
 from feast.infra.offline_stores import duckdb
-from feast.infra.offline_stores.ibis import IbisRetrievalJob
+from feast.infra.offline_stores.ibis import IbisRetrievalJob, get_historical_features_ibis
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from ibis.expr import datatypes as dt
+from pydantic import AwareDatetime
+
+from feature_repo.errors import StoreError
 
 UTC = dt.Timestamp(timezone="UTC", scale=6)
 
 
 class AsofDuckDBOfflineStoreConfig(duckdb.DuckDBOfflineStoreConfig):
     type: str = "feature_repo.asof_store.AsofDuckDBOfflineStore"
+    known_at: AwareDatetime | None = None
+    """Knowledge cutoff of `get_historical_features`: a row created later does not count.
+
+    Feast 0.67 has no such cutoff: `filter_by_created_timestamp` cuts each spine row off at its own
+    instant, so it cannot give the set as it was made yesterday.
+    """
 
 
 class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
@@ -42,20 +53,28 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
     ) -> RetrievalJob:
         """Each spine row with the newest feature row of its entity at or before its instant.
 
-        A row older than the view's ttl counts as absent. What an ASOF join cannot express (a
-        knowledge cutoff by created timestamp, on-demand views) goes to Feast's own join.
+        Of the rows of one instant the one created last counts. With `filter_by_created_timestamp`
+        only rows created at or before the spine row's instant do. A row older than the view's ttl
+        counts as absent. On-demand views, which an ASOF join cannot express, go to Feast's own join.
+
+        Raises:
+            StoreError: the store has a `known_at`, and a view does not say when its rows were created.
         """
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        if filter_by_created_timestamp or on_demand or isinstance(entity_df, str):
-            return duckdb.DuckDBOfflineStore.get_historical_features(
+        if on_demand or isinstance(entity_df, str):
+            return get_historical_features_ibis(
                 config,
                 feature_views,
                 feature_refs,
                 entity_df,
                 registry,
                 project,
+                partial(_read, known_at=config.offline_store.known_at),
+                duckdb._write_data_source,
                 full_feature_names,
-                filter_by_created_timestamp,
+                config.offline_store.staging_location,
+                config.offline_store.staging_location_endpoint_override,
+                filter_by_created_timestamp=filter_by_created_timestamp,
             )
         instant = infer_event_timestamp_from_entity_df(dict(entity_df.dtypes))
         entity_df = entity_df.assign(**{instant: pd.to_datetime(entity_df[instant], utc=True)})
@@ -64,7 +83,15 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
         # DuckDB takes a spine of unknown length for a short one and joins it by nested loops.
         ibis.get_backend().raw_sql("SET asof_loop_join_threshold = 0")
         for view in feature_views:
-            result = _asof_join(result, instant, view, feature_refs, full_feature_names, config)
+            result = _asof_join(
+                result,
+                instant,
+                view,
+                feature_refs,
+                full_feature_names,
+                config,
+                filter_by_created_timestamp,
+            )
         return IbisRetrievalJob(
             result,
             [],
@@ -82,6 +109,20 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
         )
 
 
+def _read(source: DataSource, repo_path: str, known_at: datetime | None) -> ibis.Table:
+    """The rows of a source that had been created by `known_at`."""
+    rows = duckdb._read_data_source(source, repo_path)
+    if known_at is None:
+        return rows
+    created = source.created_timestamp_column
+    if not created:
+        raise StoreError(
+            f"'{source.name}' has no created_timestamp_column, so what was known of it at {known_at} "
+            "cannot be told. Leave known_at out, or ask a view that has one."
+        )
+    return rows.filter(rows[created].cast(UTC) <= ibis.literal(known_at, UTC))
+
+
 def _asof_join(
     spine: ibis.Table,
     instant: str,
@@ -89,6 +130,7 @@ def _asof_join(
     feature_refs: list[str],
     full_feature_names: bool,
     config: RepoConfig,
+    by_creation: bool,
 ) -> ibis.Table:
     source = view.batch_source
     if source is None:
@@ -97,28 +139,39 @@ def _asof_join(
     names = [ref.removeprefix(prefix) for ref in feature_refs if ref.startswith(prefix)]
     keys = view.projection.join_key_map or {e.name: e.name for e in view.entity_columns}
 
-    rows = duckdb._read_data_source(source, str(config.repo_path))
+    rows = _read(source, str(config.repo_path), config.offline_store.known_at)
     rows = rows.rename({new: old for old, new in source.field_mapping.items() if old in rows.columns})
-    if source.created_timestamp_column:  # of two rows of one instant, the later knowledge
-        latest = ibis.window(
-            group_by=[*keys, source.timestamp_field],
-            order_by=ibis.desc(source.created_timestamp_column),
-        )
-        rows = rows.mutate(_rank=ibis.row_number().over(latest)).filter(ibis._._rank == 0)
+    created = source.created_timestamp_column
+    own = rows[source.timestamp_field].cast(UTC)
+    known = own
+    if created and by_creation:
+        known = ibis.ifelse(own > rows[created].cast(UTC), own, rows[created].cast(UTC))
     rows = rows.select(
         **{f"_key_{key}": rows[key] for key in keys},
-        _known=rows[source.timestamp_field].cast(UTC),
+        _own=own,
+        _known=known,
+        **({"_created": rows[created].cast(UTC)} if created else {}),
         **{f"_feature_{name}": rows[name] for name in names},
     )
+    if created:
+        entity = [f"_key_{key}" for key in keys]
+        newest_first = [ibis.desc("_own"), ibis.desc("_created")]
+        at_once = ibis.window(group_by=[*entity, "_known"], order_by=newest_first)
+        rows = rows.mutate(_rank=ibis.row_number().over(at_once)).filter(ibis._._rank == 0)
+        if by_creation:  # a late row of an earlier instant is never the newest: a newer one was known
+            so_far = ibis.cumulative_window(group_by=entity, order_by="_known")
+            rows = rows.mutate(_newest=rows["_own"].max().over(so_far)).filter(
+                ibis._._own == ibis._._newest
+            )
     joined = spine.asof_join(
         rows,
         on=spine[instant] >= rows["_known"],
         predicates=[spine[in_spine] == rows[f"_key_{key}"] for key, in_spine in keys.items()],
     )
-    live = joined["_known"].notnull()
+    live = joined["_own"].notnull()
     if view.ttl:
         # As a number: adding an interval to a timestamp with a zone costs DuckDB microseconds a cell.
-        age = joined[instant].delta(joined["_known"], unit="microsecond")
+        age = joined[instant].delta(joined["_own"], unit="microsecond")
         live &= age <= view.ttl // timedelta(microseconds=1)
     label = f"{view.projection.name_alias or view.name}__" if full_feature_names else ""
     return joined.select(

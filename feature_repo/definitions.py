@@ -26,6 +26,7 @@ daily_source = FileSource(
     name="daily_features",
     path=str(ROOT / "data/features/daily.parquet"),
     timestamp_field="event_timestamp",
+    created_timestamp_column="created_timestamp",
 )
 daily = FeatureView(
     name="daily",

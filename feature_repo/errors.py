@@ -14,4 +14,4 @@ class DataError(PitwiseError):
 
 
 class StoreError(PitwiseError):
-    """The feature store or the registry lacks what was asked of it."""
+    """The feature store, the registry or the disk cannot give or take what was asked of it."""

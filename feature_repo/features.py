@@ -1,13 +1,37 @@
-"""Stage `features`: clean bars to the daily indicator table that Feast serves."""
+"""Stage `features`: clean bars to the daily indicator table that Feast serves, and its history.
+
+The table keeps every version of a row, see `feature_repo.revisions`. It is made a group of symbols at a
+time: it need not fit into memory.
+"""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, pairwise
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from feature_repo.artifacts import CLEAN_BARS, DAILY_FEATURES, read_parquet, write_parquet
+from feature_repo.artifacts import (
+    CLEAN_BARS,
+    DAILY_FEATURES,
+    REVISIONS,
+    read_parquet,
+    replacing,
+    write_parquet,
+)
+from feature_repo.errors import DataError
 from feature_repo.indicators import NAMES, compute
+from feature_repo.revisions import CREATED, KEYS, covered_before, merge, revisions
 from feature_repo.sessions import session_close
 from feature_repo.stage import run_stage
+
+GROUP_ROWS = 250_000
+"""About as many bars are in memory with their features at a time."""
+MICROSECOND = pd.Timedelta(1, "us")
 
 
 def daily_features(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
@@ -17,20 +41,137 @@ def daily_features(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
         bars: clean bars, sorted by symbol and date.
 
     Returns:
-        `symbol`, `event_timestamp` (the session's close, UTC) and the 22 features, row for row
-        with `bars`; a feature without enough history is NaN.
+        `symbol`, `event_timestamp` (the session's close, UTC), the features and `segment`, row for
+        row with `bars`; a feature without enough history is NaN.
     """
     features = compute(bars, progress)
     features.insert(0, "symbol", bars["symbol"].array)
     features.insert(1, "event_timestamp", session_close(bars["date"]).array)
+    features["segment"] = bars["segment"].array
     return features
+
+
+def symbol_groups(bars: pd.DataFrame, rows: int) -> Iterator[tuple[pd.DataFrame, list | None]]:
+    """The bars of some symbols at a time, `rows` bars or a little more.
+
+    Args:
+        bars: sorted by symbol.
+
+    Yields:
+        (bars, the parquet filter that selects these symbols and those that sort between them and the
+        next group's: together the filters select every symbol there is, each once).
+    """
+    starts = np.flatnonzero(~bars["symbol"].duplicated().to_numpy())
+    wanted = np.arange(0, starts[-1] + 1, rows)
+    edges = [*np.unique(starts[np.searchsorted(starts, wanted)]), len(bars)]
+    for start, end in pairwise(edges):
+        here = [("symbol", ">=", bars["symbol"].iloc[start])] if start > 0 else []
+        if end < len(bars):
+            here.append(("symbol", "<", bars["symbol"].iloc[end]))
+        yield bars.iloc[start:end], here or None
+
+
+def load(
+    bars: pd.DataFrame, now: pd.Timestamp, group_rows: int = GROUP_ROWS, progress: bool = False
+) -> str:
+    """Bring the history on disk, and the list of its revisions, up to these bars.
+
+    Loading the same bars again changes no byte.
+
+    Args:
+        bars: clean bars, sorted by symbol and date.
+        now: when the load takes place.
+
+    Returns:
+        what a person should know of this load.
+    """
+    said = [f"{len(bars):,} rows of {len(NAMES)} features for {bars['symbol'].nunique():,} symbols"]
+    first = not DAILY_FEATURES.exists()
+    if not first and (other := _another_history(bars)):
+        said.append(
+            f"{DAILY_FEATURES} begins anew: {other}. `git` and `dvc checkout` bring the old back."
+        )
+        first = True
+    covered = pd.Series(dtype="datetime64[us, UTC]")
+    if not first:
+        loads = read_parquet(DAILY_FEATURES, ["event_timestamp", CREATED])
+        now = max(now, loads[CREATED].max() + MICROSECOND)  # a clock may have been put back
+        loads.loc[len(loads)] = [pd.NaT, now]
+        covered = covered_before(loads)
+
+    revised = []
+
+    def versions() -> Iterator[pa.Table]:
+        for group, symbols in symbol_groups(bars, group_rows):
+            with _reading_history():
+                history = None if first else pd.read_parquet(DAILY_FEATURES, filters=symbols)
+            history = merge(history, daily_features(group, progress), now)
+            revised.append(revisions(history, covered))
+            yield pa.Table.from_pandas(history, preserve_index=False)
+
+    _write_groups(versions(), DAILY_FEATURES)
+    changes = pd.concat(revised, ignore_index=True)
+    write_parquet(changes, REVISIONS)
+    return "\n".join([*said, *_told(changes[changes[CREATED] == now])])
+
+
+@contextmanager
+def _reading_history() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{DAILY_FEATURES}: cannot be read ({error}). It is the history of the features: "
+            f"`dvc checkout --force {DAILY_FEATURES}` brings back the one that DVC last saw."
+        ) from error
+
+
+def _another_history(bars: pd.DataFrame) -> str | None:
+    """Why the history on disk cannot be one of these bars, if so."""
+    with _reading_history():
+        columns = pq.read_schema(DAILY_FEATURES).names
+    if columns != [*KEYS, CREATED, *NAMES, "segment"]:
+        return "its features are others"
+    held = pq.read_table(DAILY_FEATURES, columns=["symbol", "event_timestamp"])
+    for name, ours in (("symbol", bars["symbol"]), ("event_timestamp", session_close(bars["date"]))):
+        if not ours.isin(held[name].unique().to_pandas()).any():
+            return f"it shares no {'symbol' if name == 'symbol' else 'session'} with the bars"
+    return None
+
+
+def _write_groups(groups: Iterator[pa.Table], path: Path) -> None:
+    """Write one table from its parts, a row group each."""
+    head = next(groups)
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(
+            temporary, head.schema, coerce_timestamps="us", allow_truncated_timestamps=True
+        ) as writer,
+    ):
+        for group in chain([head], groups):
+            writer.write_table(group, row_group_size=len(group))
+
+
+def _told(changes: pd.DataFrame) -> Iterator[str]:
+    """A load's revisions in a sentence, if there are any."""
+    bars = changes[changes["bar_changed"]]
+    if len(bars):
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in bars["kind"].value_counts(sort=False).items())
+        names = bars["symbol"].unique()
+        yield f"{len(bars):,} bars revised ({kinds}) of {', '.join(names[:5])}" + (
+            f" and {len(names) - 5:,} more symbols" if len(names) > 5 else ""
+        )
+    if len(changes):
+        instants = changes["event_timestamp"]
+        yield (
+            f"features moved in {len(changes):,} rows, sessions {instants.min():%Y-%m-%d} to "
+            f"{instants.max():%Y-%m-%d}: {REVISIONS}"
+        )
 
 
 def main() -> None:
     bars = read_parquet(CLEAN_BARS)
-    features = daily_features(bars, progress=sys.stderr.isatty())
-    write_parquet(features, DAILY_FEATURES)
-    print(f"{len(features):,} rows of {len(NAMES)} features for {bars['symbol'].nunique():,} symbols")
+    print(load(bars, pd.Timestamp.now("UTC"), progress=sys.stderr.isatty()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from feature_repo.artifacts import RAW_BARS, RETRIEVALS, sha256, write_parquet
+from feature_repo.artifacts import RAW_BARS, RETRIEVALS, TRUTH, sha256, write_parquet
 from feature_repo.csv_files import csv_bars, typed_bars
 from feature_repo.stage import Params, load_params, run_stage
 
@@ -44,9 +44,11 @@ def retrieved(params: IngestParams) -> pd.DataFrame:
         from feature_repo.yahoo import YahooParams, yahoo_bars
 
         return yahoo_bars(load_params("yfinance", YahooParams))
-    from feature_repo.synthetic import SyntheticParams, synthetic_bars
+    from feature_repo.synthetic import SyntheticParams, synthetic_market
 
-    return synthetic_bars(load_params("synthetic", SyntheticParams))
+    market = synthetic_market(load_params("synthetic", SyntheticParams))
+    write_parquet(market.truth, TRUTH)
+    return market.bars
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from feature_repo.artifacts import (
 )
 from feature_repo.errors import DataError
 from feature_repo.indicators import NAMES
+from feature_repo.revisions import known
 from feature_repo.stage import Params, load_params, run_stage
 from feature_repo.windows import gather, window_ends
 
@@ -34,7 +35,7 @@ def window_table(daily: pd.DataFrame, window: int, window_sessions: int) -> pa.T
     """The windows Feast serves: of the last `window_sessions` sessions, and each symbol's last one.
 
     Args:
-        daily: features sorted by symbol and event_timestamp.
+        daily: the features as known now, sorted by symbol and event_timestamp.
 
     Returns:
         `symbol`, `event_timestamp` and one list<float32> of `window` values a feature.
@@ -67,7 +68,8 @@ def window_table(daily: pd.DataFrame, window: int, window_sessions: int) -> pa.T
 
 def main() -> None:
     params = load_params("publish", PublishParams)
-    daily = read_parquet(DAILY_FEATURES)
+    history = read_parquet(DAILY_FEATURES)
+    daily = known(history)
     windows = window_table(daily, params.window, params.window_sessions)
     write_parquet(windows, WINDOW_FEATURES)
 
@@ -88,6 +90,12 @@ def main() -> None:
             end_date=instants.max().to_pydatetime(),
             feature_views=[daily_view.name, window_view.name],
         )
+        # Feast put a withdrawn bar online as nulls; the bar before it is the symbol's last one.
+        newest = history.drop_duplicates("symbol", keep="last")
+        withdrawn = newest.loc[newest["close"].isna(), "symbol"]
+        last = daily[daily["symbol"].isin(withdrawn)].drop_duplicates("symbol", keep="last")
+        if len(last):
+            store.write_to_online_store(daily_view.name, last.drop(columns="segment"))
     write_json(
         {
             "symbols": int(daily["symbol"].nunique()),

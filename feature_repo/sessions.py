@@ -26,6 +26,12 @@ def is_session(dates: pd.Series) -> np.ndarray:
     return dates.isin(_closes().index).to_numpy()
 
 
+def has_closed(dates: pd.Series, now: pd.Timestamp) -> np.ndarray:
+    """True where a date is a session that is over at `now` (UTC); (n,) bool."""
+    closes = _closes()
+    return dates.isin(closes.index[closes <= now]).to_numpy()
+
+
 def session_close(dates: pd.Series) -> pd.Series:
     """Instant at which each session closed, UTC, half days included.
 
@@ -37,6 +43,11 @@ def session_close(dates: pd.Series) -> pd.Series:
 def session_number(dates: pd.Series) -> np.ndarray:
     """Position of each session in the calendar: two sessions are adjacent if these differ by 1."""
     return _closes().index.get_indexer(pd.DatetimeIndex(dates))
+
+
+def session_date(numbers: np.ndarray) -> pd.DatetimeIndex:
+    """The days of the sessions at these positions in the calendar."""
+    return _closes().index[numbers].astype("datetime64[us]")
 
 
 def next_session(date: pd.Timestamp) -> pd.Timestamp:

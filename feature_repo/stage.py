@@ -1,5 +1,6 @@
 """What every stage shares: its section of `params.yaml`, and how it fails."""
 
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,10 +35,10 @@ def load_params(section: str, kind: type[P], path: Path = PARAMS_PATH) -> P:
         raise ParamsError(
             f"{path}: cannot be read ({error.strerror}). Run from the project's root."
         ) from error
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: is not UTF-8 text: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
+        raise ParamsError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict) or section not in document:
         raise ParamsError(f"{path}: has no section '{section}'.")
     try:
@@ -60,6 +61,7 @@ def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`; an error a person can mend becomes one message and exit code 1."""
     try:
         main()
-    except PitwiseError as error:
+    except (PitwiseError, OSError, sqlite3.OperationalError) as error:
+        # The last two are the disk's: full, or not to be written; Feast's databases meet it too.
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

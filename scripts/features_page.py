@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from feature_repo.indicators import BARS, FEATURES, INDICATORS, Feature
+from feature_repo.indicators import BARS, FEATURES, INDICATORS, SIGNALS, TAIL, Feature
 
 PAGE = Path("docs/features.md")
 
@@ -21,7 +21,12 @@ feature views: `daily` has one value a session, `windows` the last 30 as an arra
 
 A value is known at its `event_timestamp`: the session's close in UTC by the exchange's calendar, half
 days included. It needs as many of the symbol's own sessions as the last column says, the day's own
-included; before that it is missing.
+included; before that it is missing. A history starts anew where a symbol's `segment` does: at a
+spin-off that could not be adjusted, or where another company took the ticker. Once its history is met,
+every value is finite: the table says what it is where nothing moves or nothing trades.
+
+The last {TAIL} sessions give the same latest values as the whole history: those of a window to the bit,
+the exponential averages (RSI, MACD, ATR, ADX) to 1e-6 of their scale, the close or 100.
 
 Prices are on the share basis of the symbol's last bar. Where the source has an adjusted close, splits
 and dividends are taken out of prices, splits out of volumes.
@@ -33,6 +38,10 @@ and dividends are taken out of prices, splits out of volumes.
 ## The indicators
 
 {_table(INDICATORS)}
+
+## Signals: trend, bands, range and volume
+
+{_table(SIGNALS)}
 
 ## Units, and how a model sees them
 

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from feature_repo.artifacts import write_json, write_parquet
 from feature_repo.features import daily_features
+from feature_repo.revisions import merge
 from feature_repo.sessions import is_session
 from training.dataset import DatasetParams, build
 from training.evaluate import EvaluateParams
@@ -65,6 +66,7 @@ def market(symbols: int, sessions: int, seed: int, momentum: float = 0.0) -> pd.
             "low": (np.minimum(opening, close) * 0.995).ravel(),
             "close": close.ravel(),
             "volume": rng.integers(10**5, 10**7, close.size).astype(float),
+            "segment": np.int32(0),
         }
     )
     return bars.astype({"symbol": "string", "date": "datetime64[us]"})
@@ -72,7 +74,8 @@ def market(symbols: int, sessions: int, seed: int, momentum: float = 0.0) -> pd.
 
 def dataset_rows(bars: pd.DataFrame, window: int = WINDOW) -> pd.DataFrame:
     """What stage `dataset` makes of the bars, without a feature store between."""
-    return build(daily_features(bars), bars, DatasetParams(**SPLIT, features=FEATURES), window)
+    daily = daily_features(bars)
+    return build(daily.drop(columns="segment"), daily, DatasetParams(**SPLIT), window)
 
 
 def part(rows: pd.DataFrame, name: str) -> WindowDataset:
@@ -113,14 +116,15 @@ def evaluate_params() -> EvaluateParams:
 
 
 def make_workspace(folder: Path, bars: pd.DataFrame, **sections: dict) -> None:
-    """A project in `folder`, up to what stage `dataset` leaves, with small models in its params.
+    """A project in `folder`, up to what stage `select` leaves, with small models in its params.
 
     Args:
         sections: keys of `params.yaml` to change, by section.
     """
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     params["publish"]["window"] = WINDOW
-    params["dataset"] = {**SPLIT, "features": list(FEATURES)}
+    params["dataset"] = SPLIT
+    params["select"] |= {"method": "fixed", "features": list(FEATURES)}
     params["train"] = train_params().model_dump()
     params |= {kind: body.model_dump(mode="json") for kind, body in BODIES.items()}
     params["evaluate"] = EVALUATION
@@ -129,10 +133,11 @@ def make_workspace(folder: Path, bars: pd.DataFrame, **sections: dict) -> None:
         params[section] |= changed
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     write_parquet(bars, folder / "data/clean/bars.parquet")
-    write_parquet(daily_features(bars), folder / "data/features/daily.parquet")
+    history = merge(None, daily_features(bars), pd.Timestamp.now("UTC"))
+    write_parquet(history, folder / "data/features/daily.parquet")
     write_parquet(dataset_rows(bars), folder / "data/dataset/rows.parquet")
-    report = {"window": WINDOW, "features": list(FEATURES)}
-    write_json(report, folder / "metrics/dataset.json")
+    write_json({"window": WINDOW}, folder / "metrics/dataset.json")
+    write_json({"features": list(FEATURES)}, folder / "metrics/selection.json")
 
 
 def change_params(folder: Path, section: str, **changed) -> None:

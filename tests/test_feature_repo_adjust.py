@@ -5,6 +5,7 @@ import pytest
 
 from feature_repo.adjust import adjusted
 from feature_repo.clean import CleanParams, clean
+from feature_repo.stage import load_params
 from feature_repo.ingest import sample_bars
 
 PRICES = ["open", "high", "low", "close"]
@@ -14,7 +15,7 @@ PRICES = ["open", "high", "low", "close"]
 def sample() -> tuple[pd.DataFrame, pd.DataFrame]:
     """The sample before and after `clean`, row for row."""
     raw = sample_bars().sort_values(["symbol", "date"], ignore_index=True)
-    bars, quarantine = clean(raw, CleanParams(min_history=60, split_step=1.25))
+    bars, quarantine, _ = clean(raw, load_params("clean", CleanParams))
     assert quarantine.empty
     assert (raw["date"] == bars["date"]).all()
     return raw, bars
@@ -113,5 +114,5 @@ def test_the_step_between_two_symbols_is_no_split():
 
 
 def test_bars_without_an_adjusted_close_stay_as_they_are():
-    bars = markets.bars(2, 5, seed=3).drop(columns="price_factor")
+    bars = markets.bars(2, 5, seed=3).drop(columns=["price_factor", "segment"])
     pd.testing.assert_frame_equal(adjusted(bars, 1.25), bars.assign(price_factor=1.0))

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from feature_repo.artifacts import write_parquet
 from feature_repo.clean import CHECKS, CLEAN_SCHEMA, CleanParams, clean, main
 from feature_repo.errors import DataError
+from feature_repo.stage import load_params
 
-PARAMS = CleanParams(min_history=1, split_step=1.25)
+PROJECT = load_params("clean", CleanParams)
+PARAMS = PROJECT.model_copy(update={"min_history": 1})
+SEGMENT = np.int32(0)
 GOOD = {
     "symbol": "AAA",
     "date": pd.Timestamp("2014-01-02"),
@@ -57,26 +60,26 @@ FAULTS = [
 @pytest.mark.parametrize(("fault", "reason"), FAULTS)
 def test_a_faulty_row_goes_to_quarantine_under_its_checks_name(fault, reason):
     bad = {"date": pd.Timestamp("2014-01-03")} | fault
-    bars, quarantine = clean(raw({}, bad), PARAMS)
+    bars, quarantine, _ = clean(raw({}, bad), PARAMS)
     assert bars["date"].tolist() == [GOOD["date"]]
     assert quarantine["reason"].tolist() == [reason]
     pd.testing.assert_frame_equal(quarantine.drop(columns="reason"), raw(bad))
 
 
 def test_a_blank_symbol_is_missing():
-    bars, quarantine = clean(raw({}, {"symbol": ""}), PARAMS)
+    bars, quarantine, _ = clean(raw({}, {"symbol": ""}), PARAMS)
     assert bars["symbol"].tolist() == ["AAA"]
     assert quarantine["reason"].tolist() == ["missing"]
 
 
 def test_every_named_check_has_a_faulty_row_here():
-    assert set(CHECKS) - {"duplicate"} == {reason for _, reason in FAULTS}
+    assert set(CHECKS) - {"duplicate", "conflicting_duplicate"} == {reason for _, reason in FAULTS}
 
 
 def test_the_bounds_themselves_are_good():
     frame = raw({"open": 9.0, "close": 12.0, "volume": 0.0}, {"date": pd.Timestamp("2014-01-03")})
     frame.loc[1, ["open", "high", "low", "close"]] = 7.0
-    bars, quarantine = clean(frame, PARAMS)
+    bars, quarantine, _ = clean(frame, PARAMS)
     assert len(bars) == 2
     assert quarantine.empty
 
@@ -101,36 +104,44 @@ def test_a_row_that_fails_several_checks_has_the_first_as_its_reason():
     assert reasons == ["missing", "not_a_session", "non_positive", "high_below_low"]
 
 
-def test_of_duplicates_the_first_good_row_is_kept():
-    frame = raw({"close": 99.0}, {"close": 10.5}, {"close": 11.5}, {"close": 10.5}, {"symbol": "BBB"})
-    bars, quarantine = clean(frame, PARAMS)
+def test_of_identical_rows_the_first_is_kept():
+    frame = raw({"close": 99.0}, {"close": 10.5}, {"close": 10.5}, {"close": 10.5}, {"symbol": "BBB"})
+    bars, quarantine, _ = clean(frame, PARAMS)
     assert bars[["symbol", "close"]].values.tolist() == [["AAA", 10.5], ["BBB", 11.0]]
     assert quarantine["reason"].tolist() == ["close_outside_range", "duplicate", "duplicate"]
 
 
+def test_of_good_rows_that_contradict_each_other_none_is_kept():
+    frame = raw({"close": 10.5}, {"close": 11.5}, {"close": 10.5}, {"symbol": "BBB"})
+    bars, quarantine, _ = clean(frame, PARAMS)
+    assert bars["symbol"].tolist() == ["BBB"]
+    reasons = ["conflicting_duplicate", "conflicting_duplicate", "duplicate"]
+    assert quarantine["reason"].tolist() == reasons
+
+
 def test_too_little_history_counts_only_good_rows():
-    long = markets.bars(2, 10, seed=0).drop(columns="price_factor")
+    long = markets.bars(2, 10, seed=0).drop(columns=["price_factor", "segment"])
     long.loc[long.index[-1], "close"] = -1.0
-    bars, quarantine = clean(long, CleanParams(min_history=10, split_step=1.25))
+    bars, quarantine, _ = clean(long, PROJECT.model_copy(update={"min_history": 10}))
     assert bars["symbol"].value_counts().to_dict() == {"S000": 10}
     assert quarantine["reason"].value_counts().to_dict() == {"too_little_history": 9, "non_positive": 1}
-    assert len(clean(long, CleanParams(min_history=9, split_step=1.25))[0]) == 19
+    assert len(clean(long, PROJECT.model_copy(update={"min_history": 9}))[0]) == 19
 
 
 @pytest.mark.parametrize("frame", [raw({"close": 0.0}, {"volume": -1.0}), raw({}), raw({}).head(0)])
 def test_nothing_left_is_an_error_that_says_why(frame):
     with pytest.raises(DataError, match=r"no row is left.*clean\.min_history") as caught:
-        clean(frame, CleanParams(min_history=2, split_step=1.25))
+        clean(frame, PROJECT.model_copy(update={"min_history": 2}))
     counts = {"non_positive", "negative_volume"} if len(frame) == 2 else {"too_little_history"}
     assert frame.empty or all(reason in str(caught.value) for reason in counts)
 
 
 def test_clean_bars_are_sorted_typed_and_on_a_fresh_index():
-    market = markets.bars(3, 20, seed=1).drop(columns="price_factor")
+    market = markets.bars(3, 20, seed=1).drop(columns=["price_factor", "segment"])
     shuffled = market.sample(frac=1, random_state=0).astype({"date": "datetime64[ns]"})
-    bars, _ = clean(shuffled, PARAMS)
+    bars, _, _ = clean(shuffled, PARAMS)
     CLEAN_SCHEMA.validate(bars)
-    pd.testing.assert_frame_equal(bars, market.assign(price_factor=1.0))
+    pd.testing.assert_frame_equal(bars, market.assign(price_factor=1.0, segment=SEGMENT))
 
 
 CORRUPTIONS = [
@@ -143,7 +154,7 @@ CORRUPTIONS = [
 
 def slow_reasons(frame: pd.DataFrame, min_history: int) -> list[str]:
     """The reasons, row by row as a person would find them."""
-    reasons, seen, history = [], set(), Counter()
+    reasons, seen = [], {}
     holidays = {pd.Timestamp("2014-12-25"), pd.Timestamp("2014-01-04"), pd.Timestamp("2014-01-02 16:00")}
     for row in frame.to_dict("records"):
         prices = [row[name] for name in ("open", "high", "low", "close")]
@@ -162,13 +173,19 @@ def slow_reasons(frame: pd.DataFrame, min_history: int) -> list[str]:
             reason = "open_outside_range"
         elif not row["low"] <= row["close"] <= row["high"]:
             reason = "close_outside_range"
-        elif key in seen:
+        elif row in seen.setdefault(key, []):
             reason = "duplicate"
         else:
             reason = ""
-            seen.add(key)
-            history[row["symbol"]] += 1
+            seen[key].append(row)
         reasons.append(reason)
+    history = Counter()
+    for i, row in enumerate(frame.to_dict("records")):
+        if reasons[i] == "":
+            if len(seen[row["symbol"], row["date"]]) > 1:
+                reasons[i] = "conflicting_duplicate"
+            else:
+                history[row["symbol"]] += 1
     short = {symbol for symbol, count in history.items() if count < min_history}
     return [
         "too_little_history" if r == "" and s in short else r
@@ -185,29 +202,30 @@ def slow_reasons(frame: pd.DataFrame, min_history: int) -> list[str]:
     min_history=st.integers(1, 13),
 )
 def test_no_row_is_lost_and_each_has_the_reason_a_slow_reader_finds(seed, corruptions, min_history):
-    market = markets.bars(4, 15, seed).drop(columns="price_factor")
+    market = markets.bars(4, 15, seed).drop(columns=["price_factor", "segment"])
     frame = market.sample(frac=1, random_state=seed).reset_index(drop=True)
     for row, corruption in corruptions:
         for column, value in corruption.items():
             frame.loc[row, column] = value
     reasons = pd.Series(slow_reasons(frame, min_history))
-    params = CleanParams(min_history=min_history, split_step=1.25)
+    params = PROJECT.model_copy(update={"min_history": min_history})
     if (reasons != "").all():
         with pytest.raises(DataError):
             clean(frame, params)
         return
-    bars, quarantine = clean(frame, params)
+    bars, quarantine, _ = clean(frame, params)
     CLEAN_SCHEMA.validate(bars)
     assert len(bars) + len(quarantine) == len(frame)
     expected = frame.assign(reason=reasons)[reasons != ""].reset_index(drop=True)
     pd.testing.assert_frame_equal(quarantine, expected, check_dtype=False)
     kept = frame[reasons == ""].sort_values(["symbol", "date"], ignore_index=True)
-    pd.testing.assert_frame_equal(bars, kept.assign(price_factor=1.0))
+    pd.testing.assert_frame_equal(bars, kept.assign(price_factor=1.0, segment=SEGMENT))
 
 
 def test_the_stage_accounts_for_every_row(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text("clean: {min_history: 2, split_step: 1.25}\n")
+    text = json.dumps({"clean": PROJECT.model_dump() | {"min_history": 2}})  # JSON is YAML
+    Path("params.yaml").write_text(text)
     frame = raw({}, {"date": pd.Timestamp("2014-01-03")}, {"symbol": "BBB"}, {"high": 1.0})
     write_parquet(frame, Path("data/raw/bars.parquet"))
     main()

@@ -6,9 +6,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ta.momentum import StochasticOscillator
+from ta.trend import MACD, ADXIndicator
+from ta.volatility import AverageTrueRange, BollingerBands
+from ta.volume import MFIIndicator, OnBalanceVolumeIndicator
 
 from feature_repo.features import daily_features
-from feature_repo.indicators import BARS, BY_NAME, FEATURES, INDICATORS, NAMES, compute
+from feature_repo.indicators import BARS, BY_NAME, FEATURES, INDICATORS, NAMES, SIGNALS, compute
 
 ISSUE = """
     price_change, price_change_pct, daily_return, high_low_range, high_low_pct, sma_5, sma_10, sma_20,
@@ -33,6 +37,16 @@ HISTORY = dict.fromkeys(["open", "high", "low", "close", "volume"], 1) | {
     "momentum_5": 6,
     "momentum_10": 11,
     "rsi_14": 14,
+    "macd": 26,
+    "macd_signal": 34,
+    "bollinger_pct_b": 20,
+    "bollinger_width": 20,
+    "atr_14": 14,
+    "obv_20": 21,
+    "mfi_14": 15,
+    "stochastic_k": 14,
+    "stochastic_d": 16,
+    "adx_14": 28,
 }
 
 
@@ -102,12 +116,13 @@ def bits(frame: pd.DataFrame) -> list[bytes]:
     return [row.tobytes() for row in frame.to_numpy("float64")]
 
 
-def test_the_features_are_the_bar_and_the_17_indicators_of_the_issue():
+def test_the_features_are_the_bar_the_17_indicators_of_the_issue_and_ten_signals():
     assert [f.name for f in INDICATORS] == ISSUE
     assert len(ISSUE) == 17
     assert [f.name for f in BARS] == ["open", "high", "low", "close", "volume"]
+    assert [f.name for f in SIGNALS] == list(HISTORY)[22:]
     assert [f.name for f in FEATURES] == NAMES == list(BY_NAME)
-    assert len(NAMES) == 22
+    assert len(NAMES) == 32
 
 
 def test_every_feature_says_its_formula_unit_and_history():
@@ -129,6 +144,43 @@ def slow(market) -> pd.DataFrame:
 @pytest.mark.parametrize("name", ISSUE)
 def test_an_indicator_equals_a_plain_loop(market, slow, name):
     np.testing.assert_allclose(compute(market)[name], slow[name], rtol=1e-9, atol=1e-9)
+
+
+def ta_signals(own: pd.DataFrame) -> dict[str, pd.Series]:
+    """The signals of one symbol, as ta has them."""
+    own = own.reset_index(drop=True)
+    high, low, close, volume = own["high"], own["low"], own["close"], own["volume"]
+    macd, bands = MACD(close), BollingerBands(close, 20, 2)
+    stochastic = StochasticOscillator(high, low, close, 14, 3)
+    obv = OnBalanceVolumeIndicator(close, volume).on_balance_volume()
+    return {
+        "macd": macd.macd(),
+        "macd_signal": macd.macd_signal(),
+        "bollinger_pct_b": bands.bollinger_pband(),
+        "bollinger_width": bands.bollinger_wband(),
+        "atr_14": AverageTrueRange(high, low, close, 14).average_true_range(),
+        "obv_20": obv.diff(20) / volume.rolling(20).sum(),
+        "mfi_14": MFIIndicator(high, low, close, volume, 14).money_flow_index(),
+        "stochastic_k": stochastic.stoch(),
+        "stochastic_d": stochastic.stoch_signal(),
+        "adx_14": ADXIndicator(high, low, close, 14).adx(),
+    }
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), sessions=st.integers(45, 400))
+def test_a_signal_equals_ta_symbol_by_symbol(seed, sessions):
+    market = markets.bars(2, sessions, seed, gaps=0.1)
+    for symbol, table in compute(market).groupby(market["symbol"]):
+        for name, expected in ta_signals(market[market["symbol"] == symbol]).items():
+            first = HISTORY[name] - 1
+            np.testing.assert_allclose(
+                table[name].to_numpy()[first:],
+                expected.to_numpy()[first:],
+                rtol=1e-9,
+                atol=1e-9,
+                err_msg=name,
+            )
 
 
 @pytest.mark.parametrize("name", ["open", "high", "low", "close", "volume"])
@@ -160,6 +212,25 @@ WAVE = [float(c) for c in (*range(1, 21), 18)]
         ("rsi_14", [float(c) for c in range(1, 30)], 100.0),
         ("rsi_14", [float(c) for c in range(30, 1, -1)], 0.0),
         ("rsi_14", [*map(float, range(1, 14)), 12.0], 100 * (1 - 1 / (1 + 13 * (1 - (13 / 14) ** 12)))),
+        ("macd", [10.0] * 26 + [20.0], 10 * (2 / 13 - 2 / 27)),
+        ("macd_signal", [10.0] * 33 + [20.0], 10 * (2 / 13 - 2 / 27) / 5),
+        ("bollinger_pct_b", [1.0, 2.0] * 10, 0.75),
+        ("bollinger_pct_b", [10.0] * 19 + [20.0], 0.5 + 9.5 / (4 * 4.75**0.5)),
+        ("bollinger_width", [1.0, 2.0] * 10, 100 * 2 / 1.5),
+        ("atr_14", [float(c) for c in range(10, 40)], 4.0),
+        ("atr_14", [*map(float, range(10, 40)), 49.0], (13 * 4 + 12) / 14),
+        ("obv_20", [float(c) for c in range(10, 31)], 1.0),
+        ("obv_20", [*map(float, range(10, 25)), *map(float, range(23, 17, -1))], (14 - 6) / 20),
+        ("mfi_14", [float(c) for c in range(10, 25)], 100.0),
+        ("mfi_14", [10.0] * 13 + [20.0, 10.0], 100 * 20 / 30),
+        ("stochastic_k", [float(c) for c in range(10, 24)], 100 * 15 / 17),
+        ("stochastic_d", [*map(float, range(10, 25)), 23.0], 100 * (15 / 17 + 15 / 17 + 13 / 16) / 3),
+        ("adx_14", [float(c) for c in range(10, 40)], 100.0),
+        (
+            "adx_14",
+            [10.0, 11.0] * 14,
+            100 / 14 * sum((1 - (-13 / 14) ** k) / 27 for k in range(14)),
+        ),
     ],
 )
 def test_an_indicator_worked_out_by_hand(name, closes, expected):
@@ -177,6 +248,14 @@ def test_only_the_first_rows_of_a_symbol_lack_history(market, feature):
     values = compute(market)[feature.name]
     row = market.groupby("symbol").cumcount()
     assert values.isna().tolist() == (row < feature.history - 1).tolist()
+
+
+@pytest.mark.parametrize("feature", FEATURES, ids=NAMES)
+def test_the_shortest_history_that_will_do_gives_one_value_and_a_longer_one_the_same(market, feature):
+    own = market[market["symbol"] == "S001"]
+    short, longer = (compute(own.head(feature.history + more))[feature.name] for more in (0, 9))
+    assert short.isna().tolist() == [True] * (feature.history - 1) + [False]
+    assert short.iloc[-1] == longer.iloc[feature.history - 1]
 
 
 def test_a_symbol_shorter_than_the_history_is_all_nan_and_lends_nothing():
@@ -224,7 +303,7 @@ def test_the_values_do_not_depend_on_the_tables_index(market):
 def test_a_price_that_stands_still_without_volume_stays_finite(spike):
     bars = series([7.0] * 60, volumes=[spike] * 10 + [0.0] * 50)
     table = compute(bars)
-    whole = table.iloc[20:]
+    whole = table.iloc[33:]
     assert np.isfinite(whole.to_numpy()).all()
     assert (whole[["daily_return", "volatility_5", "volatility_20", "momentum_10"]] == 0).all(axis=None)
     assert (whole[["price_to_sma_5", "price_to_sma_20"]] == 1).all(axis=None)
@@ -233,6 +312,62 @@ def test_a_price_that_stands_still_without_volume_stays_finite(spike):
     assert (idle["volume_ratio"] == 1).all()
     assert (table["volume_ratio"].iloc[20:29] == 0).all()
     assert (whole["rsi_14"] == 100).all()
+
+
+def flat(sessions: int, price: float, volume: float) -> pd.DataFrame:
+    """One symbol whose every price is the same."""
+    bars = pd.DataFrame({"symbol": ["AAA"] * sessions, "volume": volume})
+    return bars.assign(open=price, high=price, low=price, close=price)
+
+
+FLAT = {
+    "macd": 0,
+    "macd_signal": 0,
+    "bollinger_pct_b": 0.5,
+    "bollinger_width": 0,
+    "atr_14": 0,
+    "mfi_14": 50,
+    "stochastic_k": 50,
+    "stochastic_d": 50,
+    "adx_14": 0,
+    "rsi_14": 100,
+}
+
+
+@pytest.mark.parametrize(("volume", "obv"), [(0.0, 0.0), (300.0, 1.0)])
+@pytest.mark.parametrize("price", [0.1, 7.0, 4321.77])
+def test_a_market_where_high_is_low_has_stated_values(price, volume, obv):
+    whole = compute(flat(80, price, volume)).iloc[33:]
+    assert np.isfinite(whole.to_numpy()).all()
+    for name, value in {**FLAT, "obv_20": obv}.items():
+        assert whole[name].to_numpy() == pytest.approx(value, abs=1e-12 * price), name
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), idle=st.floats(0, 1))
+def test_every_feature_is_finite_from_its_history_on(seed, idle):
+    market = markets.bars(2, 80, seed)
+    still = np.random.default_rng(seed).random(len(market)) < idle
+    market.loc[still, "volume"] = 0
+    market.loc[still, ["open", "high", "low", "close"]] = 0.07
+    values = compute(market).to_numpy()
+    row = market.groupby("symbol").cumcount().to_numpy()
+    for feature, column in zip(FEATURES, values.T, strict=True):
+        assert np.isfinite(column[row >= feature.history - 1]).all(), feature.name
+
+
+def test_a_history_starts_anew_at_each_segment():
+    market = markets.bars(2, 120, seed=3)
+    row = market.groupby("symbol").cumcount()
+    market["segment"] = np.select([row < 50, row < 60], [0, 1], 2).astype("int32")
+    parts = [compute(own) for _, own in market.groupby(["symbol", "segment"])]
+    assert [len(part) for part in parts] == [50, 10, 60] * 2
+    assert bits(compute(market)) == bits(pd.concat(parts))
+
+
+def test_two_symbols_of_the_same_segment_share_no_history():
+    market = markets.bars(2, 40, seed=3).assign(segment=4)
+    assert bits(compute(market)) == bits(compute(market.drop(columns="segment")))
 
 
 def test_volatility_forgets_a_glitch_that_left_its_window():
@@ -244,7 +379,7 @@ def test_volatility_forgets_a_glitch_that_left_its_window():
 
 def test_daily_features_carry_symbol_and_close_of_each_bar(market):
     daily = daily_features(market.set_axis(np.arange(len(market)) + 7))
-    assert daily.columns.tolist() == ["symbol", "event_timestamp", *NAMES]
+    assert daily.columns.tolist() == ["symbol", "event_timestamp", *NAMES, "segment"]
     assert daily["symbol"].tolist() == market["symbol"].tolist()
     assert daily["event_timestamp"].dt.date.tolist() == market["date"].dt.date.tolist()
     assert set(daily["event_timestamp"].dt.hour) == {20, 21}

@@ -1,15 +1,22 @@
 import bz2
 import gzip
+import hashlib
+import json
 import lzma
 import os
+import re
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from feature_repo.cells import days, numbers
 from feature_repo.csv_files import csv_bars
 from feature_repo.errors import DataError
 from feature_repo.ingest import sample_bars
@@ -60,7 +67,7 @@ def test_columns_are_found_by_name_and_others_left_out(tmp_path):
     assert bars.values.tolist() == [["AAPL", pd.Timestamp("2014-01-02"), 10, 12, 9, 11, 100]]
 
 
-@pytest.mark.parametrize("column", ["adj_close", "Adj Close"])
+@pytest.mark.parametrize("column", ["adj_close", "Adj Close", "adjclose", "Adjusted Close"])
 def test_an_adjusted_close_comes_along(tmp_path, column):
     text = HEADER.replace("volume", f"volume,{column}") + ROW.replace("100", "100,5.5")
     assert csv_bars(written(tmp_path / "bars.csv", text))["adj_close"].tolist() == [5.5]
@@ -85,6 +92,97 @@ def test_spaces_around_names_and_values_are_no_part_of_them(tmp_path):
 def test_a_ticker_that_looks_like_another_value_stays_a_ticker(tmp_path, ticker):
     bars = csv_bars(written(tmp_path / "bars.csv", HEADER + ROW.replace("AAPL", ticker)))
     assert bars["symbol"].tolist() == [ticker]
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("AAPL.csv", "AAPL"),
+        ("aapl.us.csv", "AAPL"),
+        ("Aapl.CSV", "AAPL"),
+        ("brk.b.csv", "BRK.B"),
+        ("BRK.B.us.csv.gz", "BRK.B"),
+        ("brk-b.us.tsv", "BRK-B"),
+        ("^GSPC.csv", "^GSPC"),
+        ("AAPL.2014.csv", "AAPL"),
+        ("F.txt", "F"),
+    ],
+)
+def test_a_file_without_a_symbol_column_is_of_the_symbol_that_its_name_gives(tmp_path, name, symbol):
+    text = (HEADER + ROW).replace("symbol,", "").replace("AAPL,", "")
+    assert csv_bars(written(tmp_path / name, text))["symbol"].tolist() == [symbol]
+
+
+DAYS = st.lists(st.dates(date(1990, 1, 1), date(2060, 12, 31)), min_size=1, max_size=6)
+FORMS = [
+    "%Y-%m-%d",
+    "%Y/%m/%d",
+    "%Y%m%d",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d.%m.%Y",
+    "%d-%b-%Y",
+    "%B %d, %Y",
+    "%m/%d/%y",
+]
+
+
+@given(DAYS, st.sampled_from(FORMS))
+@settings(deadline=None, max_examples=300)
+def test_a_date_in_any_form_is_the_day_that_was_written_or_may_be_two(written_days, form):
+    texts = [day.strftime(form) for day in written_days]
+    cells = pd.Series(texts, name="date")
+    try:
+        read = days(cells, "bars.csv")
+    except DataError as error:
+        row, one, other = re.search(
+            r"row (\d+),.* can be (\S+) or (\S+), and no cell", str(error)
+        ).groups()
+        assert one != other
+        assert str(written_days[int(row)]) in (one, other)
+        assert form in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%m/%d/%y")
+    else:
+        assert [pd.Timestamp(day) for day in read] == [pd.Timestamp(day) for day in written_days]
+
+
+def with_marks(cents: int, decimal: str, thousands: str) -> str:
+    return f"{cents / 100:,.2f}".translate(str.maketrans(".,", decimal + thousands))
+
+
+@given(
+    st.lists(st.integers(0, 10**9), min_size=1, max_size=8),
+    st.sampled_from([(".", ","), (",", "."), (",", " "), (".", "'"), (".", " ")]),
+    st.sampled_from(["", "$", "-$"]),
+)
+@settings(deadline=None, max_examples=300)
+def test_a_number_in_any_marks_is_the_one_that_was_written(cents, marks, sign):
+    cells = pd.DataFrame({"close": [sign + with_marks(c, *marks) for c in cents]})
+    read = numbers(cells, "bars.csv")["close"]
+    assert read.tolist() == [(-c if "-" in sign else c) / 100 for c in cents]
+
+
+@given(st.lists(st.integers(1, 999_999), min_size=1, max_size=8))
+@settings(deadline=None, max_examples=200)
+def test_whole_numbers_with_commas_may_be_fractions_and_are_refused(volumes):
+    cells = pd.DataFrame({"volume": [f"{volume:,}" for volume in volumes]})
+    if max(volumes) < 1000:
+        assert numbers(cells, "bars.csv")["volume"].tolist() == volumes
+    else:
+        with pytest.raises(DataError, match="can be"):
+            numbers(cells, "bars.csv")
+
+
+def test_the_adjusted_close_of_some_files_is_not_made_up_for_the_others(tmp_path):
+    written(
+        tmp_path / "a.csv", HEADER.replace("volume", "volume,Adj Close") + ROW.replace("100", "100,5.5")
+    )
+    written(tmp_path / "b.csv", HEADER + ROW)
+    with pytest.raises(DataError, match=r"b\.csv: has no adjusted close, and .*a\.csv has one"):
+        csv_bars(tmp_path)
+    written(
+        tmp_path / "b.csv", HEADER.replace("volume", "volume,AdjClose") + ROW.replace("100", "100,6.5")
+    )
+    assert csv_bars(tmp_path)["adj_close"].tolist() == [5.5, 6.5]
 
 
 def test_an_empty_cell_is_missing_not_an_error(tmp_path):
@@ -120,10 +218,17 @@ def test_a_header_without_rows_is_refused(tmp_path):
     assert "no rows" in refusal(written(tmp_path / "bars.csv", HEADER))
 
 
-@pytest.mark.parametrize("column", HEADER.strip().split(","))
+@pytest.mark.parametrize("column", HEADER.strip().split(",")[1:])
 def test_a_missing_column_is_named(tmp_path, column):
     text = (HEADER + ROW).replace(column, "other")
     assert f"no column {column};" in refusal(written(tmp_path / "bars.csv", text))
+
+
+def test_a_file_whose_name_gives_no_symbol_needs_a_column_for_it(tmp_path):
+    text = (HEADER + ROW).replace("symbol", "other")
+    assert "no column symbol, and its name gives none" in refusal(
+        written(tmp_path / "all prices.csv", text)
+    )
 
 
 def test_a_company_name_beside_the_symbol_is_no_second_symbol(tmp_path):
@@ -138,11 +243,11 @@ def test_a_column_that_stands_there_twice_is_refused(tmp_path):
 
 @pytest.mark.parametrize("column", ["open", "high", "low", "close", "volume"])
 def test_text_in_a_number_names_row_and_column(tmp_path, column):
-    cells = dict(zip(HEADER.strip().split(","), ROW.strip().split(","), strict=True)) | {column: "n/a"}
+    cells = dict(zip(HEADER.strip().split(","), ROW.strip().split(","), strict=True)) | {column: "ten"}
     path = written(tmp_path / "bars.csv.gz", HEADER + ROW * 2 + ",".join(cells.values()) + "\n" + ROW)
     message = refusal(path)
     assert f"row 4, column '{column}'" in message
-    assert "'n/a'" in message
+    assert "'ten'" in message
 
 
 def test_a_row_is_numbered_as_in_the_file_even_after_blank_lines(tmp_path):
@@ -157,7 +262,7 @@ def test_text_deep_in_a_big_file_names_its_row(tmp_path):
 
 def test_a_malformed_line_deep_in_a_big_file_is_named(tmp_path):
     text = HEADER + ROW * 150_000 + ROW.replace("12", "1,2,1,2") + ROW * 50_000
-    assert "line 150002" in refusal(written(tmp_path / "bars.csv", text))
+    assert "row 150002 has 10 cells" in refusal(written(tmp_path / "bars.csv", text))
 
 
 def test_rows_with_a_field_too_many_are_not_taken_for_shifted_columns(tmp_path):
@@ -274,4 +379,38 @@ def test_the_stage_writes_the_bars_and_a_failure_later_leaves_them(tmp_path):
     before = raw.read_bytes()
     assert stage(tmp_path, "csv", "absent.csv").returncode == 1
     assert raw.read_bytes() == before
-    assert list(raw.parent.iterdir()) == [raw]
+    assert sorted(p.name for p in raw.parent.iterdir()) == ["bars.parquet", "retrievals.jsonl"]
+
+
+def test_each_run_that_succeeds_logs_what_it_retrieved_when_and_from_where(tmp_path):
+    log = tmp_path / "data/raw/retrievals.jsonl"
+    written(tmp_path / "bars.csv", HEADER + ROW)
+    started = datetime.now(UTC)
+    assert stage(tmp_path, "csv", "bars.csv").returncode == 0
+    first = hashlib.sha256((tmp_path / "data/raw/bars.parquet").read_bytes()).hexdigest()
+    assert stage(tmp_path, "csv", "absent.csv").returncode == 1
+    assert stage(tmp_path, "csv", "bars.csv", ", pth: x").returncode == 1
+    written(tmp_path / "bars.csv", HEADER + ROW + ROW.replace("AAPL", "MSFT"))
+    assert stage(tmp_path, "csv", "bars.csv").returncode == 0
+    second = hashlib.sha256((tmp_path / "data/raw/bars.parquet").read_bytes()).hexdigest()
+
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    times = [datetime.fromisoformat(record.pop("retrieved_at")) for record in records]
+    assert started <= times[0] < times[1] <= datetime.now(UTC)
+    assert records == [
+        {"source": "csv", "path": "bars.csv", "rows": 1, "symbols": 1, "sha256": first},
+        {"source": "csv", "path": "bars.csv", "rows": 2, "symbols": 2, "sha256": second},
+    ]
+    assert first != second
+
+
+def test_a_run_of_a_built_in_source_logs_no_path(tmp_path):
+    assert stage(tmp_path, "sample", "prices").returncode == 0
+    (line,) = (tmp_path / "data/raw/retrievals.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert (record["source"], record["path"], record["rows"], record["symbols"]) == (
+        "sample",
+        None,
+        12_154,
+        5,
+    )

@@ -1,6 +1,8 @@
+import itertools
 from datetime import timedelta
 from pathlib import Path
 
+import hypothesis.strategies as st
 import markets
 import numpy as np
 import pandas as pd
@@ -17,9 +19,11 @@ from feast import (
 )
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float32, Float64
+from hypothesis import given, settings
 
-from feature_repo import definitions
+from feature_repo import definitions, revisions
 from feature_repo.artifacts import write_parquet
+from feature_repo.errors import StoreError
 from feature_repo.indicators import NAMES
 from feature_repo.sessions import session_close
 
@@ -51,12 +55,14 @@ def view(name: str, rows: pd.DataFrame, folder: Path, ttl: timedelta | None, **s
     )
 
 
-def opened(folder: Path, objects: list, offline: str = ASOF) -> FeatureStore:
+def opened(folder: Path, objects: list, offline: str = ASOF, known_at: str = "null") -> FeatureStore:
     """A store in `folder` that knows these views and services."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "feature_store.yaml").write_text(
         "project: market\nprovider: local\nregistry: registry.db\n"
-        f"offline_store:\n  type: {offline}\nonline_store:\n  type: sqlite\n  path: online.db\n"
+        f"offline_store:\n  type: {offline}\n"
+        + (f"  known_at: {known_at}\n" if offline == ASOF else "")
+        + "online_store:\n  type: sqlite\n  path: online.db\n"
         "entity_key_serialization_version: 3\n"
     )
     store = FeatureStore(str(folder))
@@ -303,6 +309,109 @@ def test_a_knowledge_cutoff_hides_what_was_created_later(tmp_path):
     assert found["close"].tolist() == [2.0, 2.0, 2.1, 2.1, 2.2]
 
 
+def test_a_store_with_a_cutoff_sees_what_was_known_then_whatever_it_is_asked(tmp_path):
+    daily = view("daily", corrected(), tmp_path, TTL, created_timestamp_column="created")
+    cutoffs = {
+        "2014-01-03T20:59:59Z": None,
+        "2014-01-03T21:00:00Z": 2.0,
+        "2014-01-04T02:59:59+05:00": 2.0,
+    }
+    cutoffs |= {"2014-01-03T17:00:00-05:00": 2.1, "2014-01-04T21:00:00Z": 2.2}
+    for number, (known_at, close) in enumerate(cutoffs.items()):
+        store = opened(tmp_path / str(number), [daily], known_at=known_at)
+        assert_same(retrieved(store, asked(CLOSE + TTL), ["daily:close"])["close"], [close])
+
+
+def test_a_cutoff_on_a_view_that_does_not_say_when_its_rows_were_created_is_refused(tmp_path):
+    store = opened(tmp_path, [view("daily", two_closes(), tmp_path, TTL)], known_at=str(CLOSE))
+    with pytest.raises(StoreError, match="created_timestamp_column"):
+        retrieved(store, asked(CLOSE), ["daily:close"])
+
+
+HOUR = pd.Timedelta(hours=1)
+HOURS = st.integers(0, 7)
+SYMBOLS = ["A", "B", "C", "D", "E"]
+VERSIONS = st.dictionaries(  # (symbol, instant, creation): the value then known, or a withdrawal
+    st.tuples(st.sampled_from(SYMBOLS), HOURS, HOURS),
+    st.one_of(st.none(), st.integers(1, 99)),
+    min_size=20,
+)
+
+
+def version_rows(versions: dict) -> pd.DataFrame:
+    rows = [(s, CLOSE + e * HOUR, CLOSE + c * HOUR, v) for (s, e, c), v in sorted(versions.items())]
+    columns = ["symbol", "event_timestamp", "created", "close"]
+    return pd.DataFrame(rows, columns=columns).astype({"close": "float64"})
+
+
+@pytest.fixture(scope="module", params=[ASOF, FEASTS_OWN])
+def version_store(request, tmp_path_factory):
+    """A store of versions under a short and a long ttl, and the file they are in."""
+    folder = tmp_path_factory.mktemp("versions")
+    rows = version_rows({("A", 0, 0): 1})
+    stale = view("stale", rows, folder, timedelta(hours=3), created_timestamp_column="created")
+    daily = view("daily", rows, folder, FOR_EVER, created_timestamp_column="created")
+    return opened(folder, [stale, daily], request.param), folder
+
+
+@given(VERSIONS, HOURS)
+@settings(deadline=None, max_examples=12)
+def test_versions_are_seen_as_a_slow_reader_sees_them(version_store, versions, cutoff):
+    store, folder = version_store
+    rows = version_rows(versions)
+    for name in ("stale", "daily"):
+        write_parquet(rows, folder / f"{name}.parquet")
+    wanted = itertools.product([*SYMBOLS, "UNKNOWN"], [CLOSE + hour * HOUR for hour in range(-1, 9)])
+    spine = pd.DataFrame(wanted, columns=["symbol", "event_timestamp"])
+    ours = type(store.config.offline_store).__name__ == "AsofDuckDBOfflineStoreConfig"
+    for known_at, strict in itertools.product(
+        [None, CLOSE + cutoff * HOUR] if ours else [None], [True, False]
+    ):
+        if ours:
+            store.config.offline_store.known_at = known_at
+        features = ["stale:close", "daily:close"]
+        options = {"full_feature_names": True, "filter_by_created_timestamp": strict}
+        found = retrieved(store, spine, features, **options)
+        told = rows if known_at is None else rows[rows["created"] <= known_at]
+        for name, ttl in (("stale", timedelta(hours=3)), ("daily", FOR_EVER)):
+            for instant, at_once in found.groupby("event_timestamp"):
+                seen = told[told["created"] <= instant] if strict else told
+                expected = looked_up(seen, at_once, "close", ttl)
+                assert_same(at_once[f"{name}__close"], expected)
+
+
+@given(VERSIONS, HOURS)
+@settings(deadline=None, max_examples=12)
+def test_under_a_cutoff_feast_and_the_table_known_then_agree(asof_versions, versions, cutoff):
+    store, folder = asof_versions
+    history = version_rows(versions)
+    write_parquet(history, folder / "daily.parquet")
+    for known_at in (None, CLOSE + cutoff * HOUR):
+        store.config.offline_store.known_at = known_at
+        table = revisions.known(history.rename(columns={"created": "created_timestamp"}), known_at)
+        found = retrieved(store, table[["symbol", "event_timestamp"]], ["daily:close"])
+        assert found["close"].tolist() == table["close"].tolist()
+
+
+@pytest.fixture(scope="module")
+def asof_versions(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("known")
+    rows = version_rows({("A", 0, 0): 1})
+    daily = view("daily", rows, folder, FOR_EVER, created_timestamp_column="created")
+    return opened(folder, [daily]), folder
+
+
+def test_materialize_puts_the_version_created_last_online(tmp_path):
+    rows = pd.concat([corrected().iloc[[1, 0, 2]], two_closes().assign(created=CLOSE)])
+    daily = view("daily", rows, tmp_path, FOR_EVER, created_timestamp_column="created")
+    store = opened(tmp_path, [daily])
+    store.materialize(CLOSE - pd.Timedelta(days=2), CLOSE)
+    online = store.get_online_features(
+        ["daily:close"], [{"symbol": "AAPL"}, {"symbol": "IBM"}]
+    ).to_dict()
+    assert online["close"] == [2.2, 9.0]
+
+
 def test_a_renamed_source_column_is_found_under_its_feature_name(tmp_path):
     rows = two_closes().rename(columns={"close": "px_last"})
     daily = view("daily", rows, tmp_path, TTL, field_mapping={"px_last": "close"})
@@ -324,18 +433,19 @@ def test_a_view_may_be_joined_twice_on_different_columns_of_the_spine(tmp_path):
     }
 
 
-def test_an_on_demand_view_is_computed_from_the_point_in_time_rows(tmp_path):
-    daily = view("daily", two_closes(), tmp_path, TTL)
+@pytest.mark.parametrize(("known_at", "worth"), [("null", 22.0), ("2014-01-04T20:59:59Z", 21.0)])
+def test_an_on_demand_view_is_computed_from_the_point_in_time_rows(tmp_path, known_at, worth):
+    daily = view("daily", corrected(), tmp_path, TTL, created_timestamp_column="created")
     request = RequestSource(name="order", schema=[Field(name="shares", dtype=Float64)])
 
     @on_demand_feature_view(sources=[daily, request], schema=[Field(name="worth", dtype=Float64)])
     def order_worth(rows: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({"worth": rows["close"] * rows["shares"]})
 
-    store = opened(tmp_path, [daily, order_worth])
+    store = opened(tmp_path, [daily, order_worth], known_at=known_at)
     spine = asked(CLOSE - MICROSECOND, CLOSE).assign(shares=[10.0, 10.0])
     found = retrieved(store, spine, ["daily:close", "order_worth:worth"])
-    assert found["worth"].tolist() == [10.0, 20.0]
+    assert_same(found["worth"], [None, worth])
 
 
 def test_feasts_fields_are_the_table_of_features():

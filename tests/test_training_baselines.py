@@ -5,7 +5,7 @@ import pytest
 from tests import models_for_tests as small
 from training import baselines
 from training.baselines import GradientBoostingParams
-from training.dataset import DatasetParams
+from training.select import SelectParams
 
 TRAIN_LABELS = np.array([0.04, -0.02, 0.0, -0.01, 0.02])
 TREES = GradientBoostingParams(iterations=20, learning_rate=0.1, max_leaf_nodes=4, seed=0)
@@ -96,6 +96,6 @@ def test_trees_take_training_dates_on_which_all_moved_one_way(rows, sign, p_up):
 
 @pytest.mark.parametrize("features", [("close",), ("close", "volume")])
 def test_features_that_params_allow_are_enough_for_the_trees(rows, features):
-    DatasetParams(**small.SPLIT, features=features)
+    SelectParams(method="fixed", n=1, max_correlation=0.95, features=features)
     forecast = trees(rows, features)
     assert len(forecast.log_return) == (rows["split"] == "test").sum()

@@ -5,17 +5,29 @@ import pandas as pd
 import pytest
 import yaml
 
-from feature_repo.errors import DataError, ParamsError
+from feature_repo.artifacts import DAILY_FEATURES, PUBLISHED, write_json, write_parquet
+from feature_repo.errors import DataError, ParamsError, StoreError
 from feature_repo.features import daily_features
 from feature_repo.indicators import NAMES
+from feature_repo.revisions import KEYS, merge
+from feature_repo.sessions import session_close
 from feature_repo.stage import load_params
 from tests import models_for_tests as small
+from training import dataset
 from training.dataset import DatasetParams, build, labels
 
 
-def closes(*rows: tuple[str, str, float]) -> pd.DataFrame:
+def closes(*rows: tuple[str, str, float], segment: int | list[int] = 0) -> pd.DataFrame:
     bars = pd.DataFrame(rows, columns=["symbol", "date", "close"])
-    return bars.assign(date=pd.to_datetime(bars["date"]))
+    instants = session_close(pd.to_datetime(bars.pop("date")))
+    return bars.assign(event_timestamp=instants, segment=segment)
+
+
+def made(bars: pd.DataFrame, window: int = small.WINDOW) -> pd.DataFrame:
+    """What the stage makes of the bars, without a feature store between."""
+    daily = daily_features(bars)
+    answers = daily[[*KEYS, "close", "segment"]]
+    return build(daily[[*KEYS, *NAMES]], answers, DatasetParams(**small.SPLIT), window)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +41,7 @@ def halted() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def rows(halted) -> pd.DataFrame:
-    return small.dataset_rows(halted)
+    return made(halted)
 
 
 def test_labels_look_one_session_ahead_of_one_symbol():
@@ -51,6 +63,26 @@ def test_labels_look_one_session_ahead_of_one_symbol():
 def test_labels_cross_a_holiday_that_is_no_session():
     answer = labels(closes(("A", "2024-01-12", 1), ("A", "2024-01-16", math.e)))
     assert answer["label"].iloc[0] == pytest.approx(1)
+
+
+def test_labels_cross_a_session_that_closed_early():
+    days = ("2024-11-27", "2024-11-29", "2024-12-02")  # the 28th is a holiday, the 29th half a day
+    answer = labels(closes(*(("A", day, math.e**i) for i, day in enumerate(days))))
+    np.testing.assert_allclose(answer["label"], [1, 1, math.nan])
+
+
+def test_no_label_crosses_a_segment():
+    days = ("2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05")
+    answer = labels(closes(*(("A", day, 2.0) for day in days), segment=[0, 0, 1, 2]))
+    np.testing.assert_array_equal(answer["label"], [0, math.nan, math.nan, math.nan])
+
+
+def test_labels_do_not_pass_through_the_features(halted, rows):
+    daily = daily_features(halted)
+    other = daily[[*KEYS, *NAMES]].assign(close=daily["close"] * 2 + 1)
+    found = build(other, daily[[*KEYS, "close", "segment"]], DatasetParams(**small.SPLIT), small.WINDOW)
+    np.testing.assert_array_equal(found["label"], rows["label"])
+    np.testing.assert_array_equal(found["next_close"], rows["next_close"])
 
 
 def test_a_split_marks_only_rows_that_end_a_window_and_have_a_label(rows):
@@ -82,7 +114,7 @@ def test_parts_stand_in_order_of_time(rows):
 
 
 def test_labels_meet_the_rows_of_their_own_symbol_and_session(halted, rows):
-    answers = halted.join(labels(halted))
+    answers = halted.join(labels(daily_features(halted)))
     assert (rows["symbol"].to_numpy() == answers["symbol"].to_numpy()).all()
     np.testing.assert_array_equal(rows["close"], answers["close"])
     np.testing.assert_array_equal(rows["label"], answers["label"])
@@ -91,31 +123,14 @@ def test_labels_meet_the_rows_of_their_own_symbol_and_session(halted, rows):
 
 def test_a_window_longer_than_the_history_is_refused(halted):
     with pytest.raises(DataError, match=r"publish\.window.*250"):
-        small.dataset_rows(halted, window=250)
+        made(halted, window=250)
 
 
 def test_bars_of_which_no_two_are_of_adjacent_sessions_are_refused():
     bars = small.market(3, 400, seed=3)
     weekly = bars[bars.groupby("symbol").cumcount() % 5 == 0].reset_index(drop=True)
-    params = DatasetParams(**small.SPLIT, features=small.FEATURES)
     with pytest.raises(DataError):
-        build(daily_features(weekly), weekly, params, small.WINDOW)
-
-
-@pytest.mark.parametrize(
-    ("features", "told"),
-    [
-        (["close", "sma_7"], "dataset.features.*unknown sma_7"),
-        (["close", "open", "close"], "dataset.features.*twice"),
-        (["open", "volume"], "dataset.features.*'close'"),
-        ([], "dataset.features"),
-    ],
-)
-def test_impossible_features_are_refused_by_name(tmp_path, features, told):
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump({"dataset": {**small.SPLIT, "features": features}}))
-    with pytest.raises(ParamsError, match=told):
-        load_params("dataset", DatasetParams, path)
+        made(weekly)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +139,35 @@ def test_impossible_features_are_refused_by_name(tmp_path, features, told):
 )
 def test_impossible_splits_are_refused_by_name(tmp_path, key, value):
     path = tmp_path / "params.yaml"
-    section = {**small.SPLIT, "features": ["close"], key: value}
-    path.write_text(yaml.safe_dump({"dataset": section}))
+    path.write_text(yaml.safe_dump({"dataset": {**small.SPLIT, key: value}}))
     with pytest.raises(ParamsError, match=rf"dataset\.{key}"):
         load_params("dataset", DatasetParams, path)
+
+
+@pytest.mark.parametrize("known_at", ["2024-06-03 22:00", "yesterday", "2024-06-03"])
+def test_a_cutoff_without_a_zone_is_refused_by_name(tmp_path, known_at):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"dataset": small.SPLIT}) + f"  known_at: {known_at}\n")
+    with pytest.raises(ParamsError, match=r"dataset\.known_at"):
+        load_params("dataset", DatasetParams, path)
+
+
+def test_a_cutoff_before_the_first_bar_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    daily = daily_features(small.market(1, 60, seed=1))
+    write_parquet(merge(None, daily, pd.Timestamp.now("UTC")), DAILY_FEATURES)
+    write_json({"window": small.WINDOW}, PUBLISHED)
+    cutoff = {"known_at": "1999-12-31T00:00:00+00:00"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"dataset": small.SPLIT | cutoff}))
+    with pytest.raises(DataError, match=r"dataset\.known_at: no bar was known at 1999-12-31"):
+        dataset.main()
+
+
+def test_a_cutoff_that_the_offline_store_cannot_keep_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "feature_store.yaml").write_text(
+        "project: market\nprovider: local\nregistry: registry.db\noffline_store:\n  type: duckdb\n"
+        "online_store:\n  type: sqlite\n  path: online.db\nentity_key_serialization_version: 3\n"
+    )
+    monkeypatch.setattr(dataset, "FEAST_REPO", tmp_path)
+    with pytest.raises(StoreError, match=r"dataset\.known_at"):
+        dataset.point_in_time_rows(pd.DataFrame(), pd.Timestamp("2024-06-03", tz="UTC"))

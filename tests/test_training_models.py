@@ -9,8 +9,8 @@ from feature_repo.errors import ParamsError
 from feature_repo.indicators import BY_NAME
 from feature_repo.stage import load_params
 from tests import models_for_tests as small
-from training.dataset import DatasetParams
 from training.models import BODIES, CLIP, Dropout, Forecaster, Scaler
+from training.select import SelectParams
 
 PARAMS = small.PROJECT / "params.yaml"
 
@@ -33,7 +33,7 @@ def model(request, windows) -> Forecaster:
 
 
 def default_model(kind: str) -> Forecaster:
-    features = load_params("dataset", DatasetParams, PARAMS).features
+    features = load_params("select", SelectParams, PARAMS).features
     return Forecaster(kind, features, 30, load_params(kind, BODIES[kind][1], PARAMS))
 
 

@@ -1,11 +1,13 @@
 """Stage `dataset`: point-in-time rows from Feast, their labels, and the split they fall in."""
 
+from datetime import datetime
+
 import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator
+from pydantic import AwareDatetime, Field
 
 from feature_repo.artifacts import (
-    CLEAN_BARS,
+    DAILY_FEATURES,
     DATASET_REPORT,
     FEAST_REPO,
     PUBLISHED,
@@ -15,9 +17,10 @@ from feature_repo.artifacts import (
     write_json,
     write_parquet,
 )
-from feature_repo.errors import DataError
+from feature_repo.errors import DataError, StoreError
 from feature_repo.indicators import NAMES
-from feature_repo.sessions import session_close, session_number
+from feature_repo.revisions import CREATED, KEYS, known
+from feature_repo.sessions import EXCHANGE_ZONE, session_number
 from feature_repo.stage import Params, load_params, run_stage
 from feature_repo.windows import window_ends
 from training.splits import split_sessions
@@ -27,58 +30,61 @@ class DatasetParams(Params):
     validation_fraction: float = Field(gt=0, lt=0.5)
     test_fraction: float = Field(gt=0, lt=0.5)
     embargo_sessions: int = Field(ge=0)
-    features: tuple[str, ...] = Field(min_length=1)
-
-    @field_validator("features")
-    @classmethod
-    def _known(cls, features: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [f for f in features if f not in NAMES]
-        if unknown:
-            raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(NAMES)}")
-        if len(set(features)) < len(features):
-            raise ValueError("a feature is named twice")
-        if "close" not in features:
-            raise ValueError("'close' must be among them: prices enter relative to the last close")
-        return features
+    known_at: AwareDatetime | None = None
+    """Knowledge cutoff: the set as it could be made at this instant; None for all that is known."""
 
 
-def labels(bars: pd.DataFrame) -> pd.DataFrame:
+def labels(daily: pd.DataFrame) -> pd.DataFrame:
     """Next session's close and log return of each bar.
 
-    A label exists only if the symbol traded on the exchange's very next session: across a halt or
-    a quarantined day there is no one-session return to learn.
+    A label exists only if the symbol traded on the exchange's very next session, in the same segment:
+    across a halt, a quarantined day or a spin-off there is no one-session return to learn.
 
     Args:
-        bars: clean bars sorted by symbol and date.
+        daily: `symbol`, `event_timestamp`, `close`, `segment`, sorted by symbol and event_timestamp.
 
     Returns:
         row for row: `next_close` and `label` (log return), NaN where there is none.
     """
-    following = bars.groupby("symbol")["close"].shift(-1)
-    session = pd.Series(session_number(bars["date"]), index=bars.index)
-    adjacent = session.groupby(bars["symbol"]).shift(-1) == session + 1
-    next_close = following.where(adjacent)
-    return pd.DataFrame({"next_close": next_close, "label": np.log(next_close / bars["close"])})
+    dates = daily["event_timestamp"].dt.tz_convert(EXCHANGE_ZONE).dt.normalize().dt.tz_localize(None)
+    session = pd.Series(session_number(dates), index=daily.index)
+    joined = [daily["symbol"], daily["segment"]]
+    adjacent = session.groupby(joined).shift(-1) == session + 1
+    next_close = daily["close"].groupby(joined).shift(-1).where(adjacent)
+    return pd.DataFrame({"next_close": next_close, "label": np.log(next_close / daily["close"])})
 
 
-def point_in_time_rows(spine: pd.DataFrame) -> pd.DataFrame:
-    """The daily features as they were known at each instant of the spine.
+def point_in_time_rows(spine: pd.DataFrame, known_at: datetime | None) -> pd.DataFrame:
+    """The daily features of each instant of the spine, as far as they were known at `known_at`.
 
     Args:
         spine: (n,) `symbol`, `event_timestamp`.
 
     Returns:
-        the spine with the 22 daily features, sorted by symbol and event_timestamp.
+        the spine with the daily features, sorted by symbol and event_timestamp.
+
+    Raises:
+        StoreError: the offline store is one without a knowledge cutoff.
     """
     from feast import FeatureStore
 
     store = FeatureStore(str(FEAST_REPO))
+    if known_at:
+        if not hasattr(store.config.offline_store, "known_at"):
+            raise StoreError(
+                "dataset.known_at: the offline store in feature_store.yaml knows no cutoff."
+            )
+        store.config.offline_store.known_at = known_at
     job = store.get_historical_features(entity_df=spine, features=store.get_feature_service("daily_v1"))
-    return job.to_df().sort_values(["symbol", "event_timestamp"], ignore_index=True)
+    return job.to_df().sort_values(KEYS, ignore_index=True)
 
 
-def build(rows: pd.DataFrame, bars: pd.DataFrame, params: DatasetParams, window: int) -> pd.DataFrame:
+def build(rows: pd.DataFrame, daily: pd.DataFrame, params: DatasetParams, window: int) -> pd.DataFrame:
     """Mark which rows end a window and join the labels, last of all.
+
+    Args:
+        rows: the features, sorted by symbol and event_timestamp.
+        daily: what the labels are made of, see `labels`.
 
     Returns:
         rows with `ends_window`, `split` ('' for none), `label`, `next_close`.
@@ -86,15 +92,14 @@ def build(rows: pd.DataFrame, bars: pd.DataFrame, params: DatasetParams, window:
     Raises:
         DataError: too little data for a window or a split.
     """
-    spine = bars[["symbol", "date"]].assign(event_timestamp=session_close(bars["date"]))
-    answers = pd.concat([spine[["symbol", "event_timestamp"]], labels(bars)], axis=1)
+    answers = pd.concat([daily[KEYS], labels(daily)], axis=1)
 
     ends = window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), window)
     if len(ends) == 0:
         raise DataError(f"publish.window: no symbol has {window} complete sessions.")
     result = rows.assign(ends_window=False)
     result.loc[ends, "ends_window"] = True
-    result = result.merge(answers, on=["symbol", "event_timestamp"], validate="one_to_one")
+    result = result.merge(answers, on=KEYS, validate="one_to_one")
     usable = result["ends_window"] & result["label"].notna()
     sessions = pd.DatetimeIndex(result.loc[usable, "event_timestamp"].unique()).sort_values()
     split = split_sessions(
@@ -107,12 +112,14 @@ def build(rows: pd.DataFrame, bars: pd.DataFrame, params: DatasetParams, window:
 def main() -> None:
     params = load_params("dataset", DatasetParams)
     window = read_json(PUBLISHED)["window"]
-    bars = read_parquet(CLEAN_BARS)
-    spine = pd.DataFrame({"symbol": bars["symbol"], "event_timestamp": session_close(bars["date"])})
-    rows = build(point_in_time_rows(spine), bars, params, window)
+    history = read_parquet(DAILY_FEATURES, [*KEYS, CREATED, "close", "segment"])
+    daily = known(history, params.known_at)
+    if daily.empty:
+        raise DataError(f"dataset.known_at: no bar was known at {params.known_at}. Use a later instant.")
+    rows = build(point_in_time_rows(daily[KEYS], params.known_at), daily, params, window)
     write_parquet(rows, ROWS)
 
-    report: dict = {"window": window, "features": list(params.features), "splits": {}}
+    report: dict = {"window": window, "splits": {}}
     for name, part in rows[rows["split"] != ""].groupby("split"):
         report["splits"][name] = {
             "windows": len(part),
@@ -123,7 +130,7 @@ def main() -> None:
         }
     write_json(report, DATASET_REPORT)
     counts = ", ".join(f"{part['windows']:,} {name}" for name, part in report["splits"].items())
-    print(f"windows of {window} x {len(params.features)}: {counts}")
+    print(f"windows of {window} sessions: {counts}")
 
 
 if __name__ == "__main__":

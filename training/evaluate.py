@@ -11,6 +11,7 @@ from feature_repo.artifacts import (
     MODELS,
     PLOTS,
     ROWS,
+    SELECTION_REPORT,
     TEST_PREDICTIONS,
     read_json,
     read_parquet,
@@ -96,8 +97,8 @@ def model_forecast(
 
 def main() -> None:
     params = load_params("evaluate", EvaluateParams)
-    dataset = read_json(DATASET_REPORT)
-    features, window = dataset["features"], dataset["window"]
+    features = read_json(SELECTION_REPORT)["features"]
+    window = read_json(DATASET_REPORT)["window"]
     rows = read_parquet(ROWS)
     ends = np.flatnonzero(rows["split"] == "test")
     train, test = rows[rows["split"] == "train"], rows.iloc[ends]

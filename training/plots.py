@@ -131,3 +131,24 @@ def per_symbol_error(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
     right.set(title="What a model adds (left of 0 is better)", xlabel="hundredths of a percentage point")
     right.legend(frameon=False)
     return figure
+
+
+def selection(ranking: pd.DataFrame, max_correlation: float) -> Figure:
+    """Each candidate's correlation with the label, and its likeness to another of the chosen."""
+    table = ranking.iloc[::-1].reset_index(drop=True)
+    figure, (left, right) = _panels(2, height=1.6 + 0.24 * len(table))
+    for chosen, colour, name in ((True, COLOURS["ann"], "chosen"), (False, "#cccccc", "left out")):
+        shown = table[table["chosen"] == chosen]
+        error = (1.96 * shown["strength"] / shown["t"]).abs().fillna(0)
+        bars = {"color": colour, "height": 0.6, "zorder": 2}
+        left.barh(shown.index, shown["strength"], xerr=error, ecolor="black", label=name, **bars)
+        right.barh(shown.index, shown["nearest_correlation"].astype(float).abs(), **bars)
+    left.axvline(0, color="black", lw=0.8)
+    left.set_yticks(table.index, table["feature"])
+    left.set(title="Strength", xlabel="Spearman with the next log return, 95%")
+    left.legend(frameon=False)
+    right.axvline(max_correlation, color="black", lw=0.8, ls=":")
+    right.set_yticks(table.index, table["nearest"].fillna(""))
+    xlabel = f"absolute Spearman of the two (limit {max_correlation:g})"
+    right.set(title="Most like it among the others chosen", xlabel=xlabel)
+    return figure

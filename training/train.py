@@ -9,6 +9,7 @@ from feature_repo.artifacts import (
     DATASET_REPORT,
     MODELS,
     ROWS,
+    SELECTION_REPORT,
     read_json,
     read_parquet,
     sha256,
@@ -35,8 +36,8 @@ def main() -> None:
 
     params = load_params("train", TrainParams)
     body = load_params(kind, BODIES[kind][1])
-    dataset = read_json(DATASET_REPORT)
-    features, window = dataset["features"], dataset["window"]
+    features = read_json(SELECTION_REPORT)["features"]
+    window = read_json(DATASET_REPORT)["window"]
     rows = read_parquet(ROWS, columns=["event_timestamp", *features, "split", "label"])
 
     def part(name: str) -> WindowDataset:

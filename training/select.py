@@ -1,0 +1,223 @@
+"""Stage `select`: the models' inputs out of all candidates, by correlation on the training dates.
+
+An input is worth its correlation with the label, and nothing beside a stronger one that says the same.
+"""
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, field_validator
+from scipy.stats import rankdata
+
+from feature_repo.artifacts import (
+    DATASET_REPORT,
+    ROWS,
+    SELECTION_PLOT,
+    SELECTION_REPORT,
+    read_json,
+    read_parquet,
+    replacing,
+    write_json,
+)
+from feature_repo.indicators import BY_NAME, NAMES
+from feature_repo.stage import Params, load_params, run_stage
+from feature_repo.windows import gather
+
+CLOSE = NAMES.index("close")
+DIGITS = 4
+"""Columns that say the same to this many digits tie, whatever the last bits of their sums."""
+
+
+class SelectParams(Params):
+    method: Literal["correlation", "fixed"]
+    n: int = Field(ge=1)
+    max_correlation: float = Field(gt=0, le=1)
+    features: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("n")
+    @classmethod
+    def _within_reach(cls, n: int) -> int:
+        if n > len(NAMES):
+            raise ValueError(f"there are only {len(NAMES)} candidates")
+        return n
+
+    @field_validator("features")
+    @classmethod
+    def _known(cls, features: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [f for f in features if f not in NAMES]
+        if unknown:
+            raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(NAMES)}")
+        if len(set(features)) < len(features):
+            raise ValueError("a feature is named twice")
+        if "close" not in features:
+            raise ValueError("'close' must be among them: prices enter relative to the last close")
+        return features
+
+
+def relative(rows: pd.DataFrame, ends: np.ndarray, window: int) -> np.ndarray:
+    """Every candidate as a model sees it in the last session of a window: `models.Scaler.relative`.
+
+    A price is its log relative to the close, a price change a fraction of the close, a share count
+    its log relative to the window's mean. The close itself is 0 there: what it tells is in the sessions
+    before, which are left aside here.
+
+    Args:
+        rows: the candidates' raw values; a symbol's rows stand together, in order of time.
+        ends: positions of the rows that end a window.
+
+    Returns:
+        (len(ends), n_candidates) in the order of `NAMES`.
+    """
+    close = rows["close"].to_numpy()[ends]
+    columns = np.empty((len(ends), len(NAMES)))
+    for i, name in enumerate(NAMES):
+        values, unit = rows[name].to_numpy(), BY_NAME[name].unit
+        if unit == "price":
+            columns[:, i] = np.log(values[ends] / close)
+        elif unit == "price_change":
+            columns[:, i] = values[ends] / close
+        elif unit == "shares":
+            logs = np.log1p(values)
+            columns[:, i] = logs[ends] - gather(logs[:, None], ends, window)[..., 0].mean(axis=1)
+        else:
+            columns[:, i] = values[ends]
+    return columns
+
+
+def standard_ranks(columns: np.ndarray) -> np.ndarray:
+    """Ranks of each column with mean 0 and variance 1; all 0 where a column does not vary."""
+    ranks = rankdata(columns, axis=0)
+    ranks -= ranks.mean(axis=0)
+    spread = ranks.std(axis=0)
+    return ranks / np.where(spread > 0, spread, 1)
+
+
+def strength(
+    ranks: np.ndarray, label_ranks: np.ndarray, sessions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spearman's correlation of each column with the label over all rows, and its t statistic.
+
+    Pooled over symbols and sessions, as the models' loss is: it is defined for one stock as for
+    five hundred, and for a column that all stocks share. Stocks move together on a day, so the
+    standard error is clustered by session: a day counts once, however many stocks it has.
+    Source: Petersen (2009), Estimating standard errors in finance panel data sets.
+
+    Args:
+        ranks: (n, n_candidates) standard ranks.
+        label_ranks: (n,) standard ranks.
+        sessions: (n,) the session of each row.
+
+    Returns:
+        correlation and t, each (n_candidates,); both 0 for a column that does not vary.
+    """
+    correlation = label_ranks @ ranks / len(ranks)
+    scores = ranks * (label_ranks[:, None] - ranks * correlation)
+    by_session = pd.DataFrame(scores).groupby(sessions).sum().to_numpy()
+    error = np.sqrt((by_session**2).sum(axis=0)) / len(ranks)
+    t = np.divide(correlation, error, out=np.zeros_like(correlation), where=error > 0)
+    return correlation, t
+
+
+def by_strength(t: np.ndarray) -> np.ndarray:
+    """Positions of the candidates, the surest correlation first; ties in the table's order."""
+    return np.argsort(-np.abs(t).round(DIGITS), kind="stable")
+
+
+def choose(t: np.ndarray, likeness: np.ndarray, n: int, max_correlation: float) -> list[int]:
+    """Take the strongest that is not redundant with one taken, until there are `n`.
+
+    The close is always taken: the models anchor on it. Where all that are left are redundant, the
+    least redundant of them fill up.
+
+    Args:
+        likeness: (n_candidates, n_candidates) absolute correlations, to `DIGITS`.
+
+    Returns:
+        positions of the chosen, in the table's order.
+    """
+    taken: list[int] = [CLOSE]
+    redundant: list[int] = []
+    for i in by_strength(t):
+        if i != CLOSE and len(taken) < n:
+            (redundant if likeness[i, taken].max() > max_correlation else taken).append(int(i))
+    while len(taken) < n:
+        nearest = likeness[np.ix_(redundant, taken)].max(axis=1)
+        taken.append(redundant.pop(int(nearest.argmin())))
+    return sorted(taken)
+
+
+def select(rows: pd.DataFrame, window: int, params: SelectParams) -> dict:
+    """The choice and its reasons, from the rows whose split is train and the windows they end.
+
+    Args:
+        rows: as stage `dataset` leaves them.
+
+    Returns:
+        method, features (the chosen, in the table's order), train (the rows looked at) and ranking:
+        by candidate, the strongest first, strength (Spearman with the next log return), t, chosen,
+        and which other of the chosen it resembles most (`nearest`, None where none at all) with
+        Spearman's correlation between the two.
+    """
+    ends = np.flatnonzero(rows["split"] == "train")
+    train = rows.iloc[ends]
+    ranks = standard_ranks(relative(rows, ends, window))
+    label_ranks = standard_ranks(train["label"].to_numpy())
+    strengths, t = strength(ranks, label_ranks, train["event_timestamp"].to_numpy())
+    between = ranks.T @ ranks / len(ranks)
+    likeness = np.abs(between).round(DIGITS)
+    if params.method == "correlation":
+        chosen = choose(t, likeness, params.n, params.max_correlation)
+    else:
+        chosen = sorted(NAMES.index(name) for name in params.features)
+
+    ranking = []
+    for i in by_strength(t):
+        others = [j for j in chosen if j != i]
+        j = max(others, key=lambda j: likeness[i, j], default=i)
+        alike = j != i and likeness[i, j] > 0
+        ranking.append(
+            {
+                "feature": NAMES[i],
+                "strength": float(strengths[i]),
+                "t": float(t[i]),
+                "chosen": bool(i in chosen),
+                "nearest": NAMES[j] if alike else None,
+                "nearest_correlation": float(between[i, j]) if alike else None,
+            }
+        )
+    return {
+        "method": params.method,
+        "features": [NAMES[i] for i in chosen],
+        "train": {
+            "windows": len(train),
+            "symbols": int(train["symbol"].nunique()),
+            "sessions": int(train["event_timestamp"].nunique()),
+            "first_session": f"{train['event_timestamp'].min():%Y-%m-%d}",
+            "last_session": f"{train['event_timestamp'].max():%Y-%m-%d}",
+        },
+        "ranking": ranking,
+    }
+
+
+def main() -> None:
+    params = load_params("select", SelectParams)
+    window = read_json(DATASET_REPORT)["window"]
+    columns = ["symbol", "event_timestamp", *NAMES, "split", "label"]
+    report = select(read_parquet(ROWS, columns), window, params)
+    write_json(report, SELECTION_REPORT)
+
+    from training import plots
+
+    figure = plots.selection(pd.DataFrame(report["ranking"]), params.max_correlation)
+    with replacing(SELECTION_PLOT) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    left_out = [name for name in NAMES if name not in report["features"]]
+    print(
+        f"{len(report['features'])} of {len(NAMES)} candidates, {report['method']}, on "
+        f"{report['train']['windows']:,} training windows; left out: {', '.join(left_out) or 'none'}"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)
