@@ -1,5 +1,6 @@
 # make run                              the whole pipeline on real prices that ship in a package
 # make run SOURCE=csv DATA=my_prices/   the same on your own prices, in runs/csv/ (NAME=x: runs/x/)
+# make run SOURCE=yfinance DATA=tickers.txt   on fresh bars from Yahoo; SOURCE=synthetic on a made market
 # make test                             set-up, then the tests
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ ifeq ($(SOURCE),sample)
 	@python -m monitoring.summary
 else
 	@python scripts/workspace.py "$(NAME)" "$(SOURCE)" "$(DATA)"
-	@cd "runs/$(NAME)" && dvc repro && python -m monitoring.summary
+	@cd "runs/$(NAME)" && $(if $(filter yfinance,$(SOURCE)),dvc repro --force --single-item ingest &&) dvc repro && python -m monitoring.summary
 endif
 
 test: setup

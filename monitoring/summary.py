@@ -12,7 +12,9 @@ from feature_repo.artifacts import (
     EVALUATION_REPORT,
     LATEST_PREDICTIONS,
     MONITORING_REPORT,
+    OVERVIEW_PAGE,
     PLOTS,
+    QUALITY_PAGE,
     QUARANTINE,
     REGISTRATION_REPORT,
     read_json,
@@ -90,6 +92,8 @@ def main() -> None:
     )
     for reason, count in clean["quarantined_by_reason"].items():
         console.print(f"  {count:,} {reason}")
+    events = ", ".join(f"{count:,} {kind}" for kind, count in clean["events_by_kind"].items())
+    console.print(f"events found in the prices: {events or 'none'}")
     console.print(models_table(read_json(EVALUATION_REPORT)))
     kind, version = registration["champion_kind"], registration["champion"]
     console.print(f"[bold]champion: {registration['model']} version {version} ({kind})[/]")
@@ -99,7 +103,8 @@ def main() -> None:
     drifted = ", ".join(monitoring["drifted"]) or "none"
     console.print(
         f"drift of the last {monitoring['recent_rows']:,} rows against training: {drifted}\n"
-        f"[bold]reports[/]: {DRIFT_PAGE}, {PLOTS}/*.png, {EVALUATION_REPORT}, {QUARANTINE}"
+        f"[bold]reports[/]: {QUALITY_PAGE}, {OVERVIEW_PAGE}, {DRIFT_PAGE}, {PLOTS}/*.png, "
+        f"{EVALUATION_REPORT}, {QUARANTINE}"
     )
 
 

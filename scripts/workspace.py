@@ -23,8 +23,13 @@ def project_files() -> list[Path]:
     return [path for name in listed.split("\0") if name and (path := Path(name)).exists()]
 
 
-def make_workspace(workspace: Path, source: str, data: Path) -> None:
-    """Copy the project's files to `workspace` and point its ingest at `data`."""
+def make_workspace(workspace: Path, source: str, data: Path | None) -> None:
+    """Copy the project's files to `workspace` and point its ingest at `data`.
+
+    Args:
+        data: of source `csv` the file or folder, of `yfinance` a file of tickers; None leaves what
+            `params.yaml` says.
+    """
     workspace.mkdir(parents=True, exist_ok=True)
     for room in ("feature_repo", "training", "serving", "monitoring"):  # forget removed modules
         shutil.rmtree(workspace / room, ignore_errors=True)
@@ -36,7 +41,9 @@ def make_workspace(workspace: Path, source: str, data: Path) -> None:
     yaml = YAML()
     params = yaml.load(Path("params.yaml"))
     params["ingest"]["source"] = source
-    params["ingest"]["path"] = str(data.resolve())
+    if data:
+        section, key = ("yfinance", "tickers") if source == "yfinance" else ("ingest", "path")
+        params[section][key] = str(data.resolve())
     yaml.dump(params, workspace / "params.yaml")
     no_git = ["dvc", "config", "core.no_scm", "true"]
     subprocess.run(no_git, cwd=workspace, check=True)
@@ -46,12 +53,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="the workspace is runs/NAME")
     parser.add_argument("source", help="a source of params.yaml's ingest.source, such as csv")
-    parser.add_argument("data", help="file or folder of prices")
+    parser.add_argument("data", help="file or folder of prices; yfinance: file of tickers, or empty")
     arguments = parser.parse_args()
-    if not arguments.data:
+    if not arguments.data and arguments.source == "csv":
         sys.exit("error: say which prices: make run SOURCE=csv DATA=<file or folder>")
-    data = Path(arguments.data).expanduser()
-    if not data.exists():
+    data = Path(arguments.data).expanduser() if arguments.data else None
+    if data and not data.exists():
         sys.exit(f"error: {data}: there is no such file or folder. Set DATA to your prices.")
     workspace = Path("runs") / arguments.name
     make_workspace(workspace, arguments.source, data)

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from feature_repo.clean import CleanParams, clean
-from feature_repo.stage import load_params
 from feature_repo.features import daily_features
 from feature_repo.indicators import NAMES
 from feature_repo.ingest import csv_bars
+from feature_repo.stage import load_params
 from feature_repo.windows import window_ends
 from training import metrics
 from training.dataset import DatasetParams, build, labels
@@ -48,13 +48,15 @@ def test_every_row_is_clean_or_in_quarantine(cleaned):
     }
 
 
-SPIN_OFFS = """A 2014-11-03, ARNC 2016-11-01, BAX 2015-07-01, CTXS 2017-02-01, DOV 2014-03-03, DRI 2015-11-10,
-EBAY 2015-07-20, HPE 2017-04-03, HPE 2017-09-01, MAS 2015-07-01, MET 2017-08-07, NI 2015-07-02, NOV 2014-06-02,
-OKE 2014-02-03, VAR 2017-01-30, VNO 2015-01-16, VNO 2017-07-18, VTR 2015-08-18, YUM 2016-11-01"""
+SPIN_OFFS = """A 2014-11-03, ARNC 2016-11-01, BAX 2015-07-01, CTXS 2017-02-01, DOV 2014-03-03,
+DRI 2015-11-10, EBAY 2015-07-20, HPE 2017-04-03, HPE 2017-09-01, MAS 2015-07-01, MET 2017-08-07,
+NI 2015-07-02, NOV 2014-06-02, OKE 2014-02-03, VAR 2017-01-30, VNO 2015-01-16, VNO 2017-07-18,
+VTR 2015-08-18, YUM 2016-11-01"""
 """Spin-offs known from the companies' own announcements."""
 SPECIAL_DIVIDENDS = "EQR 2016-03-01, IRM 2014-09-26, KLAC 2014-11-26, SYMC 2016-03-04, TDG 2014-06-12"
-EARNINGS = """NFLX 2014-10-16, UAA 2017-01-31, FL 2017-08-18, ILMN 2016-10-11, SIG 2017-11-21, CMG 2017-10-25,
-NVDA 2016-11-11, AMZN 2015-07-24, GOOGL 2015-07-17, CSX 2017-01-19, AMD 2016-04-22, BBY 2014-01-16"""
+EARNINGS = """NFLX 2014-10-16, UAA 2017-01-31, FL 2017-08-18, ILMN 2016-10-11, SIG 2017-11-21,
+CMG 2017-10-25, NVDA 2016-11-11, AMZN 2015-07-24, GOOGL 2015-07-17, CSX 2017-01-19, AMD 2016-04-22,
+BBY 2014-01-16"""
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,13 @@ def test_a_champion_measured_on_other_rows_than_the_candidates_is_told():
         decided(candidate("3", 0.004), champion=champion)
     )
     assert "rows" not in told(decided(candidate("3", 0.004), champion=candidate("2", 0.005)))
+
+
+@pytest.mark.parametrize(("interval", "lucky"), [((0.51, 0.56), True), ((0.525, 0.56), False)])
+def test_a_lead_that_may_be_luck_is_told_as_such(interval, lucky):
+    best = candidate("1", 0.005)
+    best.figures["direction_accuracy_ci95"] = interval
+    decision = decided(best)
+    assert decision.beats_baselines is not lucky
+    assert ("no more than luck may" in told(decision)) is lucky
+    assert not lucky or "54.0% of the time (51.0% to 56.0%), always_up's 52.0%" in told(decision)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Candidate:
     kind: str
     onnx_parity: float
     """Largest absolute difference between torch and onnxruntime."""
-    figures: dict[str, float | None]
+    figures: dict[str, Any]
     """As `metrics/evaluation.json` has them, on the current test dates."""
     fitted_last_session: str
     """Last session of its training and validation dates."""
@@ -35,7 +36,7 @@ class Decision:
 def decide(
     candidates: Sequence[Candidate],
     champion: Candidate | None,
-    baselines: dict[str, dict[str, float | None]],
+    baselines: dict[str, dict[str, Any]],
     first_test_session: str,
     metric: str,
     max_parity: float,
@@ -96,13 +97,16 @@ def decide(
         return Decision(None, None, False, False, reasons)
 
     beaten_by = _baselines_not_beaten(winner, baselines, metric)
+    luck = None if beaten_by else _within_luck(winner, baselines)
     if beaten_by:
         reasons.append(f"the champion does NOT beat {', '.join(beaten_by)}: no skill is shown")
+    elif luck:
+        reasons.append(f"the champion beats the baselines by no more than luck may: {luck}")
     rest = [c for c in ranked if c.version != winner.version]
     if champion is not None and promoted:
         rest = sorted([*rest, champion], key=lambda c: _score(c, metric), reverse=True)
     challenger = rest[0].version if rest else None
-    return Decision(winner.version, challenger, promoted, not beaten_by, reasons)
+    return Decision(winner.version, challenger, promoted, not (beaten_by or luck), reasons)
 
 
 def _score(candidate: Candidate, metric: str) -> float:
@@ -112,7 +116,7 @@ def _score(candidate: Candidate, metric: str) -> float:
 
 
 def _baselines_not_beaten(
-    winner: Candidate, baselines: dict[str, dict[str, float | None]], metric: str
+    winner: Candidate, baselines: dict[str, dict[str, Any]], metric: str
 ) -> list[str]:
     """Baselines the winner loses to, in the metric or else (always_up has no price) in direction."""
     unbeaten = []
@@ -122,3 +126,15 @@ def _baselines_not_beaten(
         if theirs is not None and (ours is None or ours <= theirs):
             unbeaten.append(f"{name} ({compared} {theirs:.4f})")
     return unbeaten
+
+
+def _within_luck(winner: Candidate, baselines: dict[str, dict]) -> str | None:
+    """Why the winner's lead may be chance: its interval of direction accuracy holds always_up's."""
+    interval = winner.figures.get("direction_accuracy_ci95")
+    always_up = baselines["always_up"]["direction_accuracy"]
+    if interval is None or interval[0] > always_up:
+        return None
+    return (
+        f"its direction is right {winner.figures['direction_accuracy']:.1%} of the time "
+        f"({interval[0]:.1%} to {interval[1]:.1%}), always_up's {always_up:.1%}"
+    )
