@@ -12,7 +12,19 @@ from feature_repo.stage import load_params, run_stage
 
 GOOD = {
     "ingest": {"source": "csv", "path": "prices"},
-    "clean": {"min_history": 60, "split_step": 1.25},
+    "clean": {
+        "min_history": 60,
+        "split_step": 1.25,
+        "glitches": {
+            "min_move": 0.08,
+            "min_noise": 6,
+            "max_volume_ratio": 3,
+            "longest_scale_error": 5,
+            "stale_bars": 3,
+            "absurd_volume": 100,
+        },
+        "actions": {"min_move": 0.08, "min_noise": 6, "reuse_sessions": 60, "outage_share": 0.2},
+    },
     "publish": {"window": 30, "window_sessions": 21},
 }
 

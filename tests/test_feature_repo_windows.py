@@ -85,22 +85,31 @@ def test_the_window_table_is_the_last_rows_of_a_plain_loop(seed, window_sessions
 
 def test_a_delisted_symbol_keeps_its_last_window():
     bars = markets.bars(2, 100, seed=0)
-    gone = bars[(bars["symbol"] == "S001") | (bars.index < 60)]
+    gone = bars[(bars["symbol"] == "S001") | (bars.index < 70)]
     table = window_table(daily_features(gone), 30, 5).to_pandas()
     last = table[table["symbol"] == "S000"]
-    assert last["event_timestamp"].dt.date.tolist() == [gone["date"].iloc[59].date()]
-    np.testing.assert_array_equal(last["close"].item(), gone["close"].iloc[30:60].to_numpy("float32"))
+    assert last["event_timestamp"].dt.date.tolist() == [gone["date"].iloc[69].date()]
+    np.testing.assert_array_equal(last["close"].item(), gone["close"].iloc[40:70].to_numpy("float32"))
     assert (table["symbol"] == "S001").sum() == 5
 
 
 def test_a_symbol_without_a_whole_window_is_left_out():
-    bars = markets.bars(2, 60, seed=0)
-    young = bars[(bars["symbol"] == "S001") | (bars.index < 49)]
+    bars = markets.bars(2, 70, seed=0)
+    young = bars[(bars["symbol"] == "S001") | (bars.index < 62)]
     assert set(window_table(daily_features(young), 30, 5)["symbol"].to_pylist()) == {"S001"}
 
 
 def test_a_window_longer_than_the_history_names_the_key():
     daily = daily_features(markets.bars(2, 60, seed=0))
-    assert window_table(daily, 40, 5).num_rows == 2
-    with pytest.raises(DataError, match=r"publish\.window: 41 sessions is longer.* 60,"):
-        window_table(daily, 41, 5)
+    assert window_table(daily, 27, 5).num_rows == 2
+    with pytest.raises(DataError, match=r"publish\.window: 28 sessions is longer.* 60, .* first 33\."):
+        window_table(daily, 28, 5)
+
+
+def test_no_window_crosses_a_segment():
+    bars = markets.bars(1, 160, seed=0)
+    bars.loc[80:, "segment"] = np.int32(1)
+    daily = daily_features(bars)
+    ends = window_ends(daily["symbol"].to_numpy(object), daily[NAMES].to_numpy(), 30)
+    first = 33 + 29  # the slowest indicator needs 33 bars before a window of 30 can start
+    assert ends.tolist() == [*range(first, 80), *range(80 + first, 160)]

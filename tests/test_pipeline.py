@@ -49,9 +49,9 @@ def test_evaluation_has_every_figure_for_models_and_baselines(default_run):
         assert tuple(evaluation[name]) == FIGURES
     for name in ("ann", "lstm", "gradient_boosting"):
         assert None not in evaluation[name].values()
-    assert evaluation["n_predictions"] == 2078
+    assert evaluation["n_predictions"] == 2057
     assert evaluation["persistence"]["skill_vs_persistence"] == 0
-    assert evaluation["first_session"] == "2011-03-29"
+    assert evaluation["first_session"] == "2011-03-31"
 
 
 def test_nothing_changed_runs_no_stage(default_run):
@@ -182,7 +182,7 @@ def test_metrics_and_plots_are_where_dvc_looks_for_them(default_run):
     assert shown[""]["data"]["metrics/evaluation.json"]["data"]["n_symbols"] == 5
     default_run.run("dvc", "plots", "show", "-o", "shown")
     page = (default_run.path / "shown/index.html").read_text()
-    assert page.count("<img") == 5
+    assert page.count("<img") == 6
     assert "http" not in page
     assert "train@lstm" in default_run.run("dvc", "dag", "--dot").stdout
 
