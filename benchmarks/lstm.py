@@ -8,6 +8,8 @@ import itertools
 import logging
 import statistics
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytorch_lightning as pl
 import torch
@@ -41,11 +43,11 @@ def peak() -> float:
     return 2 * 2048**3 / statistics.median(times)
 
 
-if __name__ == "__main__":
+def rates(size: int) -> list[float]:
+    """Windows a second, `ROUNDS` times, at one batch size."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    bars = clean_bars()
-    rows = daily_features(bars)
+    rows = daily_features(clean_bars())
     rows["label"] = labels(rows)["label"]
     names = load_params("select", SelectParams).features
     params, body = load_params("train", TrainParams), load_params("lstm", LstmParams)
@@ -55,9 +57,8 @@ if __name__ == "__main__":
     dataset = WindowDataset(rows, ends, names, WINDOW)
     model = Forecaster("lstm", names, WINDOW, body)
     fit_scaling(model, dataset)
-    flops = operations(len(names), body)
-    rates, machine = {size: [] for size in SIZES}, []
-    for size in SIZES * ROUNDS:  # rounds, so that a slow minute of the machine meets every size
+    measured = []
+    for _ in range(ROUNDS):
         clock = pl.callbacks.Timer()
         trainer = pl.Trainer(
             max_steps=WINDOWS // size,
@@ -69,16 +70,25 @@ if __name__ == "__main__":
             enable_model_summary=False,
         )
         trainer.fit(Training(model, params), batches(dataset, size, shuffle=True))
-        rates[size].append(WINDOWS / clock.time_elapsed("train"))
-        machine.append(peak())
-    floor = statistics.median(machine) / flops
-    print(
-        f"floor {floor:,.0f} windows/s: {flops / 1e6:.2f} MFLOP a window at "
-        f"{statistics.median(machine) / 1e9:.0f} GFLOP/s (median)"
+        measured.append(WINDOWS / clock.time_elapsed("train"))
+    return measured
+
+
+if __name__ == "__main__":
+    flops = operations(
+        len(load_params("select", SelectParams).features), load_params("lstm", LstmParams)
     )
-    for size in SIZES:
-        rate = statistics.median(rates[size])
-        print(
-            f"batch {size}: {rate:,.0f} windows/s, {rate / floor:.0%} of the floor (median of {ROUNDS}; "
-            f"{min(rates[size]):,.0f} to {max(rates[size]):,.0f})"
-        )
+    machine = peak()
+    floor = machine / flops
+    print(
+        f"floor {floor:,.0f} windows/s: {flops / 1e6:.2f} MFLOP a window at {machine / 1e9:.0f} GFLOP/s"
+    )
+    # A process a size: a fit uses one, and the memory freed by another size slows it.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for size, got in zip(SIZES, pool.map(rates, SIZES), strict=True):
+            rate = statistics.median(got)
+            print(
+                f"batch {size}: {rate:,.0f} windows/s, {rate / floor:.0%} of the floor (median of "
+                f"{ROUNDS}; {min(got):,.0f} to {max(got):,.0f})",
+                flush=True,
+            )

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from feature_repo.errors import ParamsError
 from feature_repo.indicators import BY_NAME
 from feature_repo.stage import load_params
 from tests import models_for_tests as small
-from training.models import BODIES, CLIP, Dropout, Forecaster, Scaler
+from training.models import BODIES, CLIP, Forecaster, Scaler, SequenceDropout
 from training.select import SelectParams
 
 PARAMS = small.PROJECT / "params.yaml"
@@ -44,7 +45,7 @@ def shapes(model: Forecaster) -> dict[str, list[int]]:
 def test_the_ann_takes_570_inputs_through_256_128_64():
     model = default_model("ann")
     assert list(shapes(model).values()) == [[256, 570], [128, 256], [64, 128], [2, 64]]
-    assert [m.rate for m in model.modules() if isinstance(m, Dropout)] == [0.3, 0.3, 0.2]
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.3, 0.3, 0.2]
     assert sum(p.numel() for p in model.parameters()) == 187_458
 
 
@@ -52,7 +53,7 @@ def test_the_lstm_has_64_and_32_units_and_16_dense():
     model = default_model("lstm")
     gates = [[4 * 64, 19], [4 * 64, 64], [4 * 32, 64], [4 * 32, 32]]
     assert list(shapes(model).values()) == [*gates, [16, 32], [2, 16]]
-    assert [m.rate for m in model.modules() if isinstance(m, Dropout)] == [0.3, 0.2]
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.3, 0.2]
 
 
 def test_outputs_are_a_return_and_a_probability_for_each_window(model, windows):
@@ -111,51 +112,22 @@ def test_the_scaler_standardises_and_clips():
     torch.testing.assert_close(scaler(window)[0, :, 1], torch.tensor([2.0, CLIP, -CLIP]))
 
 
-@pytest.mark.parametrize("rate", [0.2, 0.3, 0.75])
-def test_dropout_meets_its_rate_in_every_lane_and_keeps_the_expectation(rate):
+def test_a_dropped_unit_is_dropped_for_the_whole_window_and_the_expectation_stays():
     torch.manual_seed(0)
-    answer = Dropout(rate)(torch.ones(250_000, 4))
-    dropped = (answer == 0).double().mean(dim=0)  # four values are cut from one random word
-    np.testing.assert_allclose(dropped, rate, atol=0.005)
-    assert answer.mean() == pytest.approx(1, abs=0.01)
-    torch.testing.assert_close(answer.max(), torch.tensor(1 / (1 - rate)))
+    values = torch.full((20_000, 5, 4), 2.0)
+    answer = SequenceDropout(0.3)(values)
+    assert torch.equal(answer, answer[:, :1].expand(-1, 5, -1))
+    kept = answer[:, 0] > 0
+    assert kept.float().mean(dim=0).numpy() == pytest.approx(0.7, abs=0.015)
+    assert answer.mean().item() == pytest.approx(2.0, abs=0.02)
+    units = np.corrcoef(kept.numpy().T)
+    assert np.abs(units[np.triu_indices(4, 1)]).max() < 0.03
 
 
-def test_dropout_draws_its_values_independently():
-    torch.manual_seed(0)
-    kept = Dropout(0.5)(torch.ones(100_000, 4)).numpy() > 0
-    neighbours = np.corrcoef(kept.T)
-    assert np.abs(neighbours - np.eye(4)).max() < 0.02
-    assert abs(np.corrcoef(kept[:-1, 0], kept[1:, 0])[0, 1]) < 0.02
-
-
-@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (2, 3, 3)])
-def test_dropout_takes_any_number_of_values(shape):
-    answer = Dropout(0.5)(torch.full(shape, 3.0))
-    assert answer.shape == shape
-    assert set(answer.flatten().tolist()) <= {0.0, 6.0}
-
-
-def test_dropout_passes_gradients_of_what_it_kept():
-    values = torch.ones(1001, requires_grad=True)
-    answer = Dropout(0.3)(values)
-    answer.sum().backward()
-    assert torch.equal(values.grad, answer.detach())
-
-
-@pytest.mark.parametrize("layer", [Dropout(0.4).eval(), Dropout(0.0)])
+@pytest.mark.parametrize("layer", [SequenceDropout(0.4).eval(), SequenceDropout(0.0)])
 def test_dropout_is_off_outside_training_and_at_rate_zero(layer):
-    values = torch.randn(101)
+    values = torch.randn(5, 4, 3)
     assert torch.equal(layer(values), values)
-
-
-def test_dropout_is_the_seeds():
-    masks = []
-    for seed in (3, 3, 4):
-        torch.manual_seed(seed)
-        masks.append(Dropout(0.5)(torch.ones(999)))
-    assert torch.equal(masks[0], masks[1])
-    assert not torch.equal(masks[0], masks[2])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from feature_repo.indicators import BY_NAME, SCALE_FREE
 from feature_repo.stage import Params
@@ -76,24 +77,16 @@ class Scaler(nn.Module):
         return ((self.relative(windows) - self.mean) / self.std).clamp(-CLIP, CLIP)
 
 
-class Dropout(nn.Module):
-    """Dropout whose mask is cut from 16 random bits a value.
+class SequenceDropout(nn.Dropout):
+    """Drops a unit for all sessions of a window at once (Gal and Ghahramani 2016).
 
-    torch's own draws a float a value on one core: a fifth of the LSTM's training time here. The
-    rate is met to 1/65536.
+    One draw a unit and window; a draw a session as well took a tenth of the LSTM's training time.
     """
 
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
     def forward(self, values: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
-            return values
-        words = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device)
-        bits = words.random_(torch.iinfo(torch.int64).min, None).view(torch.int16)
-        kept = bits[: values.numel()] >= round(self.rate * 2**16) - 2**15
-        return values * kept.view(values.shape).to(values.dtype).div_(1 - self.rate)
+        """(batch, sessions, units) to the same shape."""
+        whole = values.new_ones(len(values), 1, values.shape[-1])
+        return values * functional.dropout(whole, self.p, self.training)
 
 
 class Ann(nn.Module):
@@ -104,7 +97,7 @@ class Ann(nn.Module):
         layers: list[nn.Module] = [nn.Flatten()]
         size = window * n_features
         for hidden, dropout in zip(params.hidden, params.dropout, strict=True):
-            layers += [nn.Linear(size, hidden), nn.ReLU(), Dropout(dropout)]
+            layers += [nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(dropout)]
             size = hidden
         self.layers = nn.Sequential(*layers)
         self.size = size
@@ -122,7 +115,8 @@ class Lstm(nn.Module):
         self.recurrent = nn.ModuleList(
             nn.LSTM(before, after, batch_first=True) for before, after in pairwise(sizes)
         )
-        self.dropout = nn.ModuleList(Dropout(p) for p in params.dropout)
+        *inner, last = params.dropout
+        self.dropout = nn.ModuleList([*map(SequenceDropout, inner), nn.Dropout(last)])
         self.dense = nn.Sequential(nn.Linear(sizes[-1], params.dense), nn.ReLU())
         self.size = params.dense
 
