@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from feature_repo.artifacts import TEST_PREDICTIONS, read_parquet
+from feature_repo.errors import DataError
 from feature_repo.stage import load_params, run_stage
 from training import KINDS
 from training.baselines import of_model, persistence
@@ -21,6 +22,8 @@ def main() -> None:
     symbol = parser.parse_args().symbol
     answers = read_parquet(TEST_PREDICTIONS)
     stock = answers[answers["symbol"] == symbol].reset_index(drop=True)
+    if stock.empty:
+        raise DataError(f"{TEST_PREDICTIONS}: has no '{symbol}'. Run in the workspace that forecast it.")
     params = load_params("evaluate", EvaluateParams)
     forecasts = {
         kind: of_model(stock[f"{kind}_log_return"].to_numpy(), stock[f"{kind}_p_up"].to_numpy())
