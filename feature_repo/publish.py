@@ -50,8 +50,8 @@ def window_table(daily: pd.DataFrame, window: int, window_sessions: int) -> pa.T
         longest = daily.groupby("symbol").size().max()
         raise DataError(
             f"publish.window: {window} sessions is longer than the history: the longest symbol has "
-            f"{longest}, and the indicators need the first {max(f.history for f in FEATURES) - 1}. Use a "
-            "shorter window or more data."
+            f"{longest}, and the indicators need the first {max(f.history for f in FEATURES) - 1}. "
+            "Use a shorter window or more data."
         )
     instants = daily["event_timestamp"]
     recent = instants >= instants.drop_duplicates().nlargest(window_sessions).min()
