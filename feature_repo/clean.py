@@ -141,6 +141,7 @@ def missing_sessions(raw: pd.DataFrame, params: ActionParams) -> pd.DataFrame:
     """The events of sessions for which no row came at all, not even one set aside."""
     came = raw[raw["symbol"].notna() & is_session(raw["date"])].drop_duplicates(["symbol", "date"])
     came = came.sort_values(["symbol", "date"], ignore_index=True)
+    came[PRICES] = came[PRICES].where((came[PRICES] > 0) & (came[PRICES] < np.inf))
     away = absences(Neighbours(came), params)
     return _named(away, came).assign(date=session_date(away["first"].to_numpy()))
 

@@ -238,6 +238,19 @@ def test_a_quarantined_session_is_no_absence(calm):
     assert events.empty
 
 
+@pytest.mark.filterwarnings("error")
+def test_no_fault_makes_a_library_complain_on_the_screen(calm):
+    calm.loc[5, "close"] = -1.0
+    calm.loc[9, "open"] = 0.0
+    calm.loc[12, "high"] = np.inf
+    calm.loc[20, PRICES] = np.nan
+    calm.loc[30, PRICES] = 7.0
+    calm.loc[50, "volume"] = 0.0
+    calm.loc[60:85, "volume"] = 0.0
+    calm.loc[90:92, "volume"] = -5.0
+    cleaned(calm.drop(index=[8, 10, 11, 62, 63]).reset_index(drop=True))
+
+
 def test_a_ticker_taken_over_by_another_company_starts_anew(calm):
     calm.loc[AT + 90 :, PRICES] *= 3
     gone = calm.drop(index=range(AT, AT + 90)).reset_index(drop=True)
