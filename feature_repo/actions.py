@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from feature_repo.adjust import product_to_come
 from feature_repo.neighbours import Neighbours
 from feature_repo.stage import Params
 
@@ -25,9 +26,9 @@ RATIOS = {
 }
 """New shares for old, and how common that split is beside the others."""
 
-MEASURES = ("day_turnover", "later_shares", "overnight", "range")
-"""log dollar volume of the day over the 20 before; log shares of the days 3 to 12 after over the 20
-before; share of the move that came overnight; log high-low range over the 20 before."""
+# day_turnover: log dollar volume of the day over the 20 before. later_shares: log shares of the days 3
+# to 12 after over the 20 before. overnight: share of the move. range: log high-low range over the 20
+# before.
 EXPECTED = {
     "split": {"day_turnover": (0.1, 0.45), "overnight": (1.0, 0.15), "range": (0.1, 0.45)},
     "spin_off": {
@@ -97,8 +98,7 @@ def moves(n: Neighbours, params: ActionParams, adjusted: bool = False) -> pd.Dat
     # How well each plain ratio explains the first price and the shares traded later; the best stands.
     # The night moves a price by about 0.8 of the whole day's noise at most.
     spread = np.maximum(0.8 * noise, 0.008)
-    miss = (n.gap[rows][:, None] - np.log(ratios)) / spread[:, None]
-    price_fit = -0.5 * miss**2 - np.log(spread[:, None]) - 0.919
+    price_fit = _normal(n.gap[rows][:, None], np.log(ratios), spread[:, None], cut=np.inf)
     share_fit = _normal(measures["later_shares"].to_numpy()[:, None] + np.log(ratios), 0, 0.35)
     fit = price_fit + share_fit + weights
     best = fit.argmax(axis=1)
@@ -133,12 +133,12 @@ def moves(n: Neighbours, params: ActionParams, adjusted: bool = False) -> pd.Dat
 def absences(n: Neighbours, params: ActionParams) -> pd.DataFrame:
     """Runs of sessions that lie between two bars of a symbol and have none.
 
-    Args:
-        n: every bar that came, quarantined ones too: what is there is not absent.
-
     A source that lost sessions lost them for many symbols at once, or the price goes on as if
     nothing had been; a halt ends in a move or in heavy trading. After `reuse_sessions` at an unlike
     price or turnover the ticker is another company's.
+
+    Args:
+        n: every bar that came, quarantined ones too: what is there is not absent.
 
     Returns:
         (m,) `row` of the bar after it, `kind` (gap | halt | symbol_reused), `price_ratio`, `sessions`
@@ -159,7 +159,7 @@ def absences(n: Neighbours, params: ActionParams) -> pd.DataFrame:
 
     # How far a price and its trading drift in that time by themselves, and how far two companies differ.
     drift = n.noise(rows) * np.sqrt(missing + 1)
-    move = np.log(n.close[rows] / n.before(n.close)[rows])
+    move = n.log_return[rows]
     usual = n.median(n.volume, rows, range(-20, 0))
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = n.volume[rows] / usual
@@ -211,11 +211,10 @@ def segments(n: Neighbours, found: pd.DataFrame, params: ActionParams) -> np.nda
 
 def split_factors(n: Neighbours, found: pd.DataFrame) -> np.ndarray:
     """(n,) what prices before each split are multiplied by; a symbol's last bar has 1."""
-    steps = np.zeros(len(n.close))
+    steps = np.ones(len(n.close))
     splits = found[found["kind"] == "split"]
-    np.add.at(steps, splits["row"].to_numpy(int), np.log(splits["price_ratio"].to_numpy(float)))
-    later = pd.Series(steps)[::-1].groupby(n.run[::-1]).cumsum()[::-1].to_numpy() - steps
-    return np.exp(later)
+    steps[splits["row"].to_numpy(int) - 1] = splits["price_ratio"]  # from the bar before to the split's
+    return product_to_come(pd.Series(steps), n.run).to_numpy()
 
 
 def _measures_fit(measures: pd.DataFrame, kind: str) -> np.ndarray:
@@ -226,9 +225,11 @@ def _measures_fit(measures: pd.DataFrame, kind: str) -> np.ndarray:
     )
 
 
-def _normal(values: np.ndarray, mean: float, deviation: float | np.ndarray) -> np.ndarray:
-    """Log density; 0 where the value is NaN. Cut at 4 deviations: no single measure decides alone."""
-    score = np.minimum(np.abs((values - mean) / deviation), 4)
+def _normal(
+    values: np.ndarray, mean: float | np.ndarray, deviation: float | np.ndarray, cut: float = 4
+) -> np.ndarray:
+    """Log density; 0 where the value is NaN. Cut at so many deviations: no measure decides alone."""
+    score = np.minimum(np.abs((values - mean) / deviation), cut)
     return np.where(np.isnan(score), 0.0, -0.5 * score**2 - np.log(deviation) - 0.919)
 
 

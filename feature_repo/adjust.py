@@ -18,6 +18,11 @@ class Steps(NamedTuple):
     """A split by the factor, of which the traded price knows nothing."""
 
 
+def product_to_come(steps: pd.Series, symbol: pd.Series | np.ndarray) -> pd.Series:
+    """The product of each bar's step to the next and of all later steps of its symbol."""
+    return steps[::-1].groupby(symbol[::-1]).cumprod()[::-1]
+
+
 def vendor_steps(bars: pd.DataFrame, split_step: float) -> Steps:
     symbol = bars["symbol"]
     ratio = bars[ADJUSTED_CLOSE] / bars["close"]
@@ -50,13 +55,9 @@ def adjusted(bars: pd.DataFrame, split_step: float) -> pd.DataFrame:
     steps = vendor_steps(bars, split_step)
     factors = steps.factor.mask(steps.mistaken, 1.0)
 
-    def later(steps: pd.Series) -> pd.Series:
-        """The product of each bar's own and all later steps of its symbol."""
-        return steps[::-1].groupby(symbol[::-1]).cumprod()[::-1]
-
     # A bar's own factor is one over the steps still to come.
-    factor = 1 / later(factors)
-    shares = later(factors.where(steps.is_split, 1.0))
+    factor = 1 / product_to_come(factors, symbol)
+    shares = product_to_come(factors.where(steps.is_split, 1.0), symbol)
     result = bars.assign(price_factor=factor, volume=bars["volume"] * shares)
     result[PRICES] = bars[PRICES].mul(factor, axis=0)
     return result

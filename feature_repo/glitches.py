@@ -28,7 +28,7 @@ class GlitchParams(Params):
 
 def scale_error(n: Neighbours, params: GlitchParams) -> np.ndarray:
     """Whole bars off by a power of ten from the bars around them, for a few sessions."""
-    jump = np.log(n.close / n.before(n.close))
+    jump = n.log_return
     refused = np.zeros(len(jump), bool)
     for start in np.flatnonzero(np.abs(jump) > SCALES[0] - 0.3):
         factor = np.sign(jump[start]) * SCALES[np.argmin(np.abs(np.abs(jump[start]) - SCALES))]
@@ -92,9 +92,14 @@ def absurd_volume(n: Neighbours, params: GlitchParams) -> np.ndarray:
     return refused
 
 
+def _usual_volume(n: Neighbours, rows: np.ndarray) -> np.ndarray:
+    """The median around each row, the session and the next, on which its news is traded, left out."""
+    return n.median(n.volume, rows, [*range(-20, 0), *range(2, 21)])
+
+
 def _ordinary_volume(n: Neighbours, rows: np.ndarray, params: GlitchParams) -> np.ndarray:
     """True where nobody traded as if the price were real, that session or, on the news, the next."""
-    usual = n.median(n.volume, rows, [*range(-20, 0), *range(2, 21)])
+    usual = _usual_volume(n, rows)
     before, that, after = n.around(n.volume, rows, [-1, 0, 1]).T
     next_usual = np.fmax(usual, before)  # a storm that blew before is no answer to this price
     return ~((that > params.max_volume_ratio * usual) | (after > params.max_volume_ratio * next_usual))
@@ -123,15 +128,13 @@ def glitch_events(bars: pd.DataFrame, reason: np.ndarray) -> pd.DataFrame:
     n = Neighbours(bars)
     follows = (reason[1:] == reason[:-1]) & ~n.first[1:]
     start = np.append(True, ~follows)[: len(reason)]
-    length = np.bincount(np.cumsum(start) - 1)
+    run = np.cumsum(start) - 1
     rows = np.flatnonzero(start & (reason != ""))
-    sessions = length[(np.cumsum(start) - 1)[rows]]
-    before, after = (
-        n.before(n.close)[rows],
-        n.around(n.close, rows, range(1, sessions.max(initial=1) + 1)),
-    )
-    after = after[np.arange(len(rows)), sessions - 1]
-    shares = n.volume[rows] / n.median(n.volume, rows, [*range(-20, 0), *range(2, 21)])
+    sessions = np.bincount(run)[run[rows]]
+    before = n.before(n.close)[rows]
+    following = n.around(n.close, rows, range(1, sessions.max(initial=1) + 1))
+    after = following[np.arange(len(rows)), sessions - 1]
+    shares = n.volume[rows] / _usual_volume(n, rows)
     evidence = [
         f"high {n.high[row]:.4g}, low {n.low[row]:.4g}, close {n.close[row]:.4g} between closes of "
         f"{b:.4g} and {a:.4g}; shares x{v:.3g}"

@@ -11,6 +11,10 @@ from feature_repo.sessions import session_number
 
 MARKET_SYMBOLS = 20
 """Symbols a session needs before their median return says something of the market."""
+ORDINARY_NOISE = 0.015
+"""Daily volatility of a stock that has too few bars to tell its own: about that of the S&P 500's."""
+SMALLEST_NOISE = 0.004
+"""Daily volatility that no stock falls below for long: prices that stand still are no measure."""
 
 
 class Neighbours:
@@ -51,12 +55,16 @@ class Neighbours:
         return np.log(self.open / self.before(self.close))
 
     @cached_property
+    def log_return(self) -> np.ndarray:
+        """Of the close, on the close before."""
+        return np.log(self.close / self.before(self.close))
+
+    @cached_property
     def move(self) -> np.ndarray:
         """Log return of the close beyond the market's (the median of all symbols, if there are many)."""
-        move = np.log(self.close / self.before(self.close))
-        sessions = pd.Series(move).groupby(self.session)
+        sessions = pd.Series(self.log_return).groupby(self.session)
         market = sessions.transform("median").where(sessions.transform("count") >= MARKET_SYMBOLS, 0.0)
-        return move - market.to_numpy()
+        return self.log_return - market.to_numpy()
 
     @cached_property
     def range(self) -> np.ndarray:
@@ -82,8 +90,3 @@ class Neighbours:
         offsets = [*range(-60, 0), *range(2, 21)]
         noise = 1.4826 * self.median(np.abs(self.move), rows, offsets)
         return np.maximum(np.where(np.isnan(noise), ORDINARY_NOISE, noise), SMALLEST_NOISE)
-
-
-ORDINARY_NOISE = 0.015
-"""Daily volatility of a stock that has too few bars to tell its own: about that of the S&P 500's."""
-SMALLEST_NOISE = 0.004

@@ -122,14 +122,17 @@ def measures(bars: pd.DataFrame) -> pd.DataFrame:
     return (distance / spread.loc[symbol].set_axis(bars.index)).fillna(0)
 
 
-def flags(bars: pd.DataFrame, params: QualityParams) -> pd.DataFrame:
+def flags(bars: pd.DataFrame, measured: pd.DataFrame, params: QualityParams) -> pd.DataFrame:
     """The bars that an isolation forest (Liu, Ting & Zhou 2008) sets apart most easily, best first.
+
+    Args:
+        measured: the `measures` of these bars.
 
     Returns:
         symbol, date, score in (0.5, 1], and the three measures. At most the share `contamination`
         of the bars, rounded up; none below 0.5, which is the score of a bar like all the others.
     """
-    found = bars[["symbol", "date"]].join(measures(bars))
+    found = bars[["symbol", "date"]].join(measured)
     values = found[list(MEASURES)].to_numpy()
     forest = IsolationForest(
         n_estimators=params.trees,
@@ -281,8 +284,9 @@ def _adjusted(bars: pd.DataFrame, pictures: int) -> Section:
     return Section("Adjusted prices", text, pictures=drawn)
 
 
-def _flags(found: pd.DataFrame, bars: pd.DataFrame, params: QualityParams) -> Section:
-    every = measures(bars)
+def _flags(
+    found: pd.DataFrame, bars: pd.DataFrame, every: pd.DataFrame, params: QualityParams
+) -> Section:
     clouds, axis = figure()
     axis.hexbin(
         every["log_return"], every["log_volume"], gridsize=50, bins="log", cmap="Greys", mincnt=1, lw=0.1
@@ -343,7 +347,8 @@ def quality(
         cleaned: the report of stage `clean`.
     """
     by_symbol, by_session = coverage_by_symbol(bars), coverage_by_session(bars)
-    found = flags(bars, params)
+    measured = measures(bars)
+    found = flags(bars, measured, params)
     expected, missing = int(by_symbol["sessions"].sum()), int(by_symbol["missing"].sum())
     report = {
         **cleaned,
@@ -372,7 +377,7 @@ def quality(
         *_events(events, raw, params.event_pictures),
         _coverage(by_symbol, by_session),
         _adjusted(bars, params.adjusted_pictures),
-        _flags(found, bars, params),
+        _flags(found, bars, measured, params),
     ]
     lead = (
         f"Bars from {cleaned['first_session']} to {cleaned['last_session']}: what came in, what was set "

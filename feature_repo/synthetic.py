@@ -91,11 +91,6 @@ def synthetic_market(params: SyntheticParams) -> Market:
     return Market(_bars(grid, names), truth.sort_values(["symbol", "date"], ignore_index=True))
 
 
-def synthetic_bars(params: SyntheticParams) -> pd.DataFrame:
-    """The bars of `synthetic_market`."""
-    return synthetic_market(params).bars
-
-
 def _sessions(start: date, count: int) -> np.ndarray:
     days = pd.date_range(start, periods=2 * count + 10, unit="us")
     days = days[is_session(days.to_series())][:count]

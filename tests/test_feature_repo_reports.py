@@ -175,7 +175,7 @@ def test_a_planted_outlier_is_flagged_and_the_flags_repeat():
     bars["volume"] = 1e6 * np.exp(np.random.default_rng(5).normal(0, 0.3, len(bars)))
     row = 777
     bars.loc[row, ["high", "volume"]] = [bars.loc[row, "high"] * 1.2, 1e7]
-    first, again = quality.flags(bars, PARAMS), quality.flags(bars, PARAMS)
+    first, again = (quality.flags(bars, quality.measures(bars), PARAMS) for _ in range(2))
     assert (first["symbol"][0], first["date"][0]) == tuple(bars.loc[row, ["symbol", "date"]])
     assert len(first) == 2  # 0.001 of 2,000 bars
     assert first["score"].between(0.5, 1, inclusive="right").all()
@@ -184,7 +184,8 @@ def test_a_planted_outlier_is_flagged_and_the_flags_repeat():
 
 def test_bars_that_are_all_alike_have_no_flags():
     days = [f"2014-01-{d:02d}" for d in (2, 3, 6, 7, 8)]
-    assert quality.flags(hand_made({"A": dict.fromkeys(days, 10.0)}), PARAMS).empty
+    bars = hand_made({"A": dict.fromkeys(days, 10.0)})
+    assert quality.flags(bars, quality.measures(bars), PARAMS).empty
 
 
 def test_pictures_are_shared_among_the_kinds_and_the_rest_is_told():

@@ -11,7 +11,7 @@ from feature_repo.errors import DataError
 from feature_repo.ingest import IngestParams, retrieved
 from feature_repo.sessions import is_session, session_number
 from feature_repo.stage import load_params
-from feature_repo.synthetic import Market, SyntheticParams, synthetic_bars, synthetic_market
+from feature_repo.synthetic import Market, SyntheticParams, synthetic_market
 from feature_repo.synthetic_faults import EVENTS, FAULTS, FORWARD_SPLITS, KINDS, REVERSE_SPLITS, SPACING
 
 GOOD = {"symbols": 40, "start": "2012-01-03", "sessions": 1000, "seed": 7, "signal": 0.0, "faults": {}}
@@ -31,7 +31,7 @@ def market() -> Market:
 @pytest.fixture(scope="module")
 def pairs() -> dict[str, tuple[Market, pd.DataFrame]]:
     """For each kind: a market with that kind alone, and the bars beneath it."""
-    beneath = synthetic_bars(params())
+    beneath = synthetic_market(params()).bars
     return {
         kind: (synthetic_market(params(faults={kind: EACH if kind != "outage" else 3})), beneath)
         for kind in KINDS
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
 
 
 def test_another_seed_gives_another_market():
-    one, two = (synthetic_bars(params(seed=seed, symbols=3, sessions=50)) for seed in (1, 2))
+    one, two = (synthetic_market(params(seed=seed, symbols=3, sessions=50)).bars for seed in (1, 2))
     assert len(one) != len(two) or (one["close"] != two["close"]).mean() > 0.9
 
 
@@ -121,7 +121,7 @@ def test_prices_are_in_cents_and_volumes_in_whole_shares(market):
 
 
 def test_without_faults_nothing_is_quarantined():
-    bars = synthetic_bars(params())
+    bars = synthetic_market(params()).bars
     kept, quarantine, *_ = clean(bars, load_params("clean", CleanParams))
     assert quarantine.empty
     assert len(kept) == len(bars)
@@ -166,7 +166,9 @@ def test_some_are_listed_late_and_some_delisted_early(market):
 
 def predictor_correlation(signal: float) -> float:
     """Mean over the symbols of corr(-sign(5-session log return), next log return)."""
-    close = synthetic_bars(params(signal=signal)).pivot(index="date", columns="symbol", values="close")
+    close = synthetic_market(params(signal=signal)).bars.pivot(
+        index="date", columns="symbol", values="close"
+    )
     log_close = np.log(close)
     predictor = -np.sign(log_close.diff(5))
     return float(predictor.corrwith(log_close.diff().shift(-1)).mean())
