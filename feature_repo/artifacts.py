@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from feature_repo.errors import DataError, StoreError
 
@@ -29,6 +30,7 @@ WINDOW_FEATURES = Path("data/features/windows.parquet")
 REVISIONS = Path("data/features/revisions.parquet")
 FEAST_REPO = Path("feature_repo")
 PUBLISHED = Path("data/feast/published.json")
+ONLINE_LOCK = Path("data/feast/online.lock")
 ROWS = Path("data/dataset/rows.parquet")
 DATASET_REPORT = Path("metrics/dataset.json")
 SELECTION_REPORT = Path("metrics/selection.json")
@@ -38,6 +40,7 @@ TEST_PREDICTIONS = Path("data/evaluation/predictions.parquet")
 EVALUATION_REPORT = Path("metrics/evaluation.json")
 PLOTS = Path("reports/plots")
 REGISTRATION_REPORT = Path("metrics/registration.json")
+LIVE_BARS = Path("data/live/bars.db")
 LATEST_PREDICTIONS = Path("data/predictions/latest.parquet")
 PREDICTION_HISTORY = Path("data/predictions/history.parquet")
 DRIFT_PAGE = Path("reports/drift.html")
@@ -66,6 +69,17 @@ def replacing(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written ({error.strerror or error}). What was there is as it was; make "
             "room or give write permission, then run again: it goes on from here."
         ) from error
+
+
+def online_writer() -> FileLock:
+    """Held by whoever writes to the online store: one at a time, so that the newest window stays."""
+    ONLINE_LOCK.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(ONLINE_LOCK)
+
+
+def pushed_rows(path: str | Path) -> Path:
+    """The folder of the rows pushed to Feast's source at `path`, a file for each session."""
+    return Path(path).with_suffix(".pushed")
 
 
 def write_parquet(frame: pd.DataFrame | pa.Table, path: Path) -> None:

@@ -3,7 +3,7 @@
 Nothing is dropped silently: rows in = rows clean + rows quarantined.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -162,8 +162,13 @@ def _named(found: pd.DataFrame, bars: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def clean(raw: pd.DataFrame, params: CleanParams) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def clean(
+    raw: pd.DataFrame, params: CleanParams, earlier: Mapping[str, int] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Split raw bars into clean ones and quarantined ones, and tell what happened to the companies.
+
+    Args:
+        earlier: clean sessions that a symbol had before `raw` begins; none where it is not named.
 
     Returns:
         clean bars sorted by symbol and date, adjusted for splits and known dividends;
@@ -181,6 +186,8 @@ def clean(raw: pd.DataFrame, params: CleanParams) -> tuple[pd.DataFrame, pd.Data
     refused = _named(glitch_events(kept, glitches.to_numpy(object)), kept)
     kept = kept[glitches == ""]
     history = kept.groupby("symbol")["date"].transform("size")
+    if earlier:
+        history += kept["symbol"].map(earlier).fillna(0).astype(int)
     reason.loc[kept.index[history < params.min_history]] = TOO_LITTLE_HISTORY
     kept = kept[history >= params.min_history].reset_index(drop=True)
     quarantine = raw[reason != ""].assign(reason=reason[reason != ""]).reset_index(drop=True)

@@ -4,10 +4,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.types import Array, Float32, Float64
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
+from feast.types import Bytes, Float64
 
-from feature_repo.indicators import FEATURES
+from feature_repo.artifacts import DAILY_FEATURES, WINDOW_FEATURES
+from feature_repo.indicators import FEATURES, NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,35 +23,51 @@ symbol = Entity(
     description="Ticker of a listed stock",
 )
 
-daily_source = FileSource(
-    name="daily_features",
-    path=str(ROOT / "data/features/daily.parquet"),
-    timestamp_field="event_timestamp",
-    created_timestamp_column="created_timestamp",
-)
-daily = FeatureView(
-    name="daily",
-    description="The bar and its indicators at each session's close",
-    entities=[symbol],
-    ttl=TTL,
-    schema=[Field(name=f.name, dtype=Float64, description=f.text) for f in FEATURES],
-    source=daily_source,
-)
-daily_v1 = FeatureService(name="daily_v1", features=[daily])
 
-windows_source = FileSource(
-    name="window_features",
-    path=str(ROOT / "data/features/windows.parquet"),
-    timestamp_field="event_timestamp",
-)
-windows = FeatureView(
-    name="windows",
-    description="The last sessions' daily values as arrays, oldest first: a whole model input",
-    entities=[symbol],
-    ttl=TTL,
-    schema=[Field(name=f.name, dtype=Array(Float32), description=f.text) for f in FEATURES],
-    source=windows_source,
-)
+def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
+    """The views of a project in `root`: daily values, and windows of them.
+
+    Each takes rows from a file that a stage writes, and live ones from its push source.
+    """
+    files = {"daily": root / DAILY_FEATURES, "windows": root / WINDOW_FEATURES}
+    sources = {
+        name: PushSource(
+            name=f"{name}_push",
+            batch_source=FileSource(
+                name=f"{name}_features",
+                path=str(path),
+                timestamp_field="event_timestamp",
+                created_timestamp_column="created_timestamp",
+            ),
+        )
+        for name, path in files.items()
+    }
+    daily = FeatureView(
+        name="daily",
+        description="The bar and its indicators at each session's close",
+        entities=[symbol],
+        ttl=TTL,
+        schema=[Field(name=f.name, dtype=Float64, description=f.text) for f in FEATURES],
+        source=sources["daily"],
+    )
+    windows = FeatureView(
+        name="windows",
+        description="The last sessions' daily values in one piece: a whole model input",
+        entities=[symbol],
+        ttl=TTL,
+        # One value and not an array a feature: a lookup of 500 symbols is 500 values, not 16,000, and
+        # numpy reads them as they are.
+        schema=[
+            Field(name="window", dtype=Bytes, description="float32, sessions x features, oldest first")
+        ],
+        source=sources["windows"],
+        tags={"features": ",".join(NAMES)},
+    )
+    return daily, windows
+
+
+daily, windows = feature_views(ROOT)
+daily_v1 = FeatureService(name="daily_v1", features=[daily])
 windows_v1 = FeatureService(name="windows_v1", features=[windows])
 
-OBJECTS: list[Any] = [symbol, daily_source, daily, daily_v1, windows_source, windows, windows_v1]
+OBJECTS: list[Any] = [symbol, daily, daily_v1, windows, windows_v1]

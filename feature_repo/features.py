@@ -4,6 +4,7 @@ The table keeps every version of a row, see `feature_repo.revisions`. It is made
 time: it need not fit into memory.
 """
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from feature_repo.artifacts import (
     CLEAN_BARS,
     DAILY_FEATURES,
     REVISIONS,
+    WINDOW_FEATURES,
+    pushed_rows,
     read_parquet,
     replacing,
     write_parquet,
@@ -92,6 +95,8 @@ def load(
             f"{DAILY_FEATURES} begins anew: {other}. `git` and `dvc checkout` bring the old back."
         )
         first = True
+        for path in (DAILY_FEATURES, WINDOW_FEATURES):
+            shutil.rmtree(pushed_rows(path), ignore_errors=True)
     covered = pd.Series(dtype="datetime64[us, UTC]")
     if not first:
         loads = read_parquet(DAILY_FEATURES, ["event_timestamp", CREATED])

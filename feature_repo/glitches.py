@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from scipy.ndimage import minimum_filter1d
 
 from feature_repo.neighbours import SMALLEST_NOISE, Neighbours
 from feature_repo.stage import Params
@@ -84,10 +85,11 @@ def stale(n: Neighbours, params: GlitchParams) -> np.ndarray:
 
 def absurd_volume(n: Neighbours, params: GlitchParams) -> np.ndarray:
     """A volume that many times the median of the bars around it."""
-    usual = pd.Series(n.volume).groupby(n.run).transform("median").to_numpy()
-    rows = np.flatnonzero(n.volume > params.absurd_volume / 4 * np.maximum(usual, 1))
+    # The median cannot be below the least of them, which is quick to find for all rows at once.
+    least = minimum_filter1d(n.volume, 61, mode="nearest")
+    rows = np.flatnonzero(n.volume > params.absurd_volume * np.maximum(least, 1))
     local = n.median(n.volume, rows, [*range(-30, 0), *range(1, 31)])
-    refused = np.zeros(len(usual), bool)
+    refused = np.zeros(len(n.volume), bool)
     refused[rows[n.volume[rows] > params.absurd_volume * np.maximum(local, 1)]] = True
     return refused
 

@@ -2,8 +2,9 @@
 
 The Feast fields, the docs page, the models' scaling and the tests all come from this table.
 `ta` is the definition wherever it has the indicator, and what computes it where it is quick. Where it
-loops in Python (ATR, MFI, ADX), or keeps a running sum that still carries the rounding of values long
-gone (pandas' rolling means and deviations), the same formula stands here over the window's own values.
+loops in Python (ATR, MFI, ADX), wraps a division in pandas (returns, rates of change), or keeps a
+running sum that still carries the rounding of values long gone (pandas' rolling means and deviations),
+the same formula stands here over the window's own values.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,9 +17,8 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 from scipy.signal import lfilter
-from ta.momentum import ROCIndicator, RSIIndicator
-from ta.others import DailyReturnIndicator
-from ta.trend import MACD, EMAIndicator
+from ta.momentum import RSIIndicator
+from ta.trend import EMAIndicator
 
 Unit = Literal["price", "price_change", "shares", "percent", "ratio", "index"]
 """How a feature scales: with the price level, with share counts, or with neither."""
@@ -108,14 +108,22 @@ def _volatility(window: int) -> Feature:
 
 
 def _momentum(window: int) -> Feature:
-    text = f"100 * (close / close {window} sessions ago - 1) (ta ROCIndicator)"
+    text = f"100 * (close / close {window} sessions ago - 1) (equals ta ROCIndicator)"
     return Feature(
         f"momentum_{window}",
         "percent",
         window + 1,
         text,
-        lambda run: ROCIndicator(pd.Series(run["close"]), window).roc(),
+        lambda run: _rate_of_change(run["close"], window),
     )
+
+
+def _rate_of_change(close: np.ndarray, window: int) -> np.ndarray:
+    return (close[window:] - close[:-window]) / close[:-window] * 100
+
+
+def _ema(values: np.ndarray, window: int) -> pd.Series:
+    return EMAIndicator(pd.Series(values), window).ema_indicator()
 
 
 def _true_range(run: Run) -> np.ndarray:
@@ -173,8 +181,8 @@ INDICATORS = (
         "daily_return",
         "percent",
         2,
-        "100 * (close / previous close - 1) (ta DailyReturnIndicator)",
-        lambda run: DailyReturnIndicator(pd.Series(run["close"])).daily_return(),
+        "100 * (close / previous close - 1) (equals ta DailyReturnIndicator)",
+        lambda run: 100 * (run["close"][1:] / run["close"][:-1] - 1),
     ),
     Feature("high_low_range", "price_change", 1, "high - low", lambda run: run["high"] - run["low"]),
     Feature(
@@ -218,14 +226,14 @@ SIGNALS = (
         "price_change",
         26,
         "exponential mean close of 12 sessions less that of 26 (ta MACD)",
-        lambda run: MACD(pd.Series(run["close"]), 26, 12).macd(),
+        lambda run: _ema(run["close"], 12) - _ema(run["close"], 26),
     ),
     Feature(
         "macd_signal",
         "price_change",
         34,
         "exponential mean of 9 sessions' macd (ta MACD)",
-        lambda run: EMAIndicator(pd.Series(run["macd"]), 9).ema_indicator(),
+        lambda run: _ema(run["macd"], 9),
     ),
     Feature(
         "bollinger_pct_b",

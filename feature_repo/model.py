@@ -5,8 +5,10 @@ outputs `log_return` and `p_up`, each (batch,). Which features and how long a wi
 the file in the registry, as metadata of the MLflow model.
 """
 
+import json
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from feature_repo.windows import gather
 INPUT = "windows"
 OUTPUTS = ("log_return", "p_up")
 BATCH = 2048
+CHAMPION_HISTORY = "champion_history"
+"""Tag of the registered model: JSON list of {version, since, by, reason}, oldest first."""
+LONGEST_TAG = 5000  # characters that MLflow's table has room for
 
 
 class RegistryParams(Params):
@@ -77,6 +82,24 @@ def registered_version(client: Any, name: str, alias: str) -> Any | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def move_champion(client: Any, name: str, version: str, by: str, reason: str) -> None:
+    """Point the alias `champion` at a version, and note it: MLflow keeps no history of aliases.
+
+    Args:
+        by: gate | promote | rollback. One that was moved without a note is noted as `unknown` here.
+    """
+    history = json.loads(client.get_registered_model(name).tags.get(CHAMPION_HISTORY, "[]"))
+    office = registered_version(client, name, "champion")
+    if office and [str(office.version)] != [term["version"] for term in history[-1:]]:
+        history.append({"version": str(office.version), "since": None, "by": "unknown", "reason": ""})
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    history.append({"version": version, "since": now, "by": by, "reason": reason[:500]})
+    while len(json.dumps(history)) > LONGEST_TAG:
+        history.pop(0)
+    client.set_registered_model_alias(name, "champion", version)
+    client.set_registered_model_tag(name, CHAMPION_HISTORY, json.dumps(history))
 
 
 def load_registered(name: str, version: Any) -> RegisteredModel:

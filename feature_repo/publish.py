@@ -1,12 +1,16 @@
 """Stage `publish`: the features into Feast, offline and online."""
 
 import io
+import sqlite3
 import sys
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from feature_repo.artifacts import (
@@ -14,6 +18,8 @@ from feature_repo.artifacts import (
     FEAST_REPO,
     PUBLISHED,
     WINDOW_FEATURES,
+    online_writer,
+    pushed_rows,
     read_parquet,
     sha256,
     write_json,
@@ -21,9 +27,10 @@ from feature_repo.artifacts import (
 )
 from feature_repo.errors import DataError
 from feature_repo.indicators import FEATURES, NAMES
-from feature_repo.revisions import known
+from feature_repo.revisions import CREATED, known
+from feature_repo.sessions import session_close
 from feature_repo.stage import Params, load_params, run_stage
-from feature_repo.windows import gather, window_ends
+from feature_repo.windows import PACKED, gather, packed, window_ends
 
 
 class PublishParams(Params):
@@ -38,7 +45,8 @@ def window_table(daily: pd.DataFrame, window: int, window_sessions: int) -> pa.T
         daily: the features as known now, sorted by symbol and event_timestamp.
 
     Returns:
-        `symbol`, `event_timestamp` and one list<float32> of `window` values a feature.
+        `symbol`, `event_timestamp`, `created_timestamp` (of the newest version in the window) and
+        `window`, see `feature_repo.windows.packed`.
 
     Raises:
         DataError: no symbol has a whole window.
@@ -58,45 +66,61 @@ def window_table(daily: pd.DataFrame, window: int, window_sessions: int) -> pa.T
     is_last = np.append(symbols[ends][1:] != symbols[ends][:-1], True)
     ends = ends[recent.to_numpy()[ends] | is_last]
 
-    values = gather(rows, ends, window)
-    offsets = np.arange(0, values[:, :, 0].size + 1, window, dtype="int32")
-    columns = {"symbol": pa.array(symbols[ends], pa.string())}
-    columns["event_timestamp"] = pa.array(instants.iloc[ends], pa.timestamp("us", "UTC"))
-    for i, name in enumerate(NAMES):
-        columns[name] = pa.ListArray.from_arrays(offsets, np.ascontiguousarray(values[:, :, i]).ravel())
-    return pa.table(columns)
+    created = daily[CREATED].to_numpy("datetime64[us]")[:, None]
+    return pa.table(
+        {
+            "symbol": pa.array(symbols[ends], pa.string()),
+            "event_timestamp": pa.array(instants.iloc[ends], pa.timestamp("us", "UTC")),
+            CREATED: pa.array(gather(created, ends, window).max(axis=(1, 2)), pa.timestamp("us", "UTC")),
+            "window": pa.array(packed(gather(rows, ends, window)), pa.binary()),
+        }
+    )
+
+
+def _drop_old_windows(since: str, window: int) -> None:
+    """Windows are copies: the live ones need go no further back than ours, nor be of another length."""
+    size = PACKED.itemsize * window * len(NAMES)
+    for path in pushed_rows(WINDOW_FEATURES).glob("*.parquet"):
+        lengths = pc.binary_length(pq.read_table(path, columns=["window"])["window"]).drop_null()
+        if path.stem < since or set(lengths.unique().to_pylist()) - {size}:
+            path.unlink()
+
+
+def _read_while_writing(store: Any) -> None:
+    """Let SQLite readers go on while somebody writes."""
+    if store.config.online_store.type == "sqlite":
+        path = store.config.repo_path / store.config.online_store.path
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
 
 
 def main() -> None:
     params = load_params("publish", PublishParams)
-    history = read_parquet(DAILY_FEATURES)
-    daily = known(history)
+    daily = known(read_parquet(DAILY_FEATURES))
     windows = window_table(daily, params.window, params.window_sessions)
     write_parquet(windows, WINDOW_FEATURES)
 
     from feast import FeatureStore
 
     from feature_repo.definitions import OBJECTS
-    from feature_repo.definitions import daily as daily_view
-    from feature_repo.definitions import windows as window_view
 
-    PUBLISHED.parent.mkdir(parents=True, exist_ok=True)
-    store = FeatureStore(str(FEAST_REPO))
     instants = daily["event_timestamp"]
-    with redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()):  # Feast's progress
+    kept = instants.drop_duplicates().nlargest(params.window_sessions).min()
+    store = FeatureStore(str(FEAST_REPO))
+    with online_writer(), redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()):
+        _drop_old_windows(f"{kept:%Y-%m-%d}", params.window)
+        pushed = [path.stem for path in pushed_rows(DAILY_FEATURES).glob("*.parquet")]
+        pushed_last = (
+            session_close(pd.to_datetime(pd.Series(pushed))).max() if pushed else instants.max()
+        )
         store.apply(OBJECTS)
+        _read_while_writing(store)
         # Whole history on purpose: a symbol that stopped trading keeps its last values.
         store.materialize(
             start_date=instants.min().to_pydatetime(),
-            end_date=instants.max().to_pydatetime(),
-            feature_views=[daily_view.name, window_view.name],
+            end_date=max(instants.max(), pushed_last).to_pydatetime(),
+            feature_views=["daily", "windows"],
         )
-        # Feast put a withdrawn bar online as nulls; the bar before it is the symbol's last one.
-        newest = history.drop_duplicates("symbol", keep="last")
-        withdrawn = newest.loc[newest["close"].isna(), "symbol"]
-        last = daily[daily["symbol"].isin(withdrawn)].drop_duplicates("symbol", keep="last")
-        if len(last):
-            store.write_to_online_store(daily_view.name, last.drop(columns="segment"))
     write_json(
         {
             "symbols": int(daily["symbol"].nunique()),

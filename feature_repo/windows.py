@@ -1,6 +1,10 @@
-"""Windows over point-in-time rows: which rows end one, and the window as a view."""
+"""Windows over point-in-time rows: which rows end one, the window as a view, and as Feast keeps it."""
+
+from collections.abc import Sequence
 
 import numpy as np
+
+PACKED = np.dtype("<f4")
 
 
 def window_ends(symbols: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
@@ -28,3 +32,21 @@ def gather(rows: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
         return np.empty((0, length, rows.shape[1]), rows.dtype)
     views = np.lib.stride_tricks.sliding_window_view(rows, length, axis=0)
     return views[ends - length + 1].transpose(0, 2, 1)
+
+
+def packed(windows: np.ndarray) -> list[bytes]:
+    """Each of (n, length, n_features) windows as bytes: little-endian float32, session after session."""
+    return [window.tobytes() for window in windows.astype(PACKED, copy=False)]
+
+
+def unpacked(windows: Sequence[bytes], n_features: int) -> np.ndarray:
+    """(n, length, n_features) float32 of packed windows, all of one length; read-only.
+
+    Raises:
+        ValueError: they are of several lengths, or not of so many features.
+    """
+    sizes = {len(window) for window in windows} or {0}
+    if len(sizes) > 1:
+        raise ValueError("windows of several lengths")
+    sessions = sizes.pop() // (PACKED.itemsize * n_features)
+    return np.frombuffer(b"".join(windows), PACKED).reshape(len(windows), sessions, n_features)

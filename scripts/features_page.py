@@ -17,7 +17,9 @@ def page() -> str:
 
 Made by `python scripts/features_page.py` from the table in `feature_repo/indicators.py`, which the
 Feast fields, the models' scaling and the tests are made from too. {len(FEATURES)} columns stand in both
-feature views: `daily` has one value a session, `windows` the last 30 as an array, oldest first.
+feature views: `daily` has a field for each, `windows` the last 30 sessions of all in one field of bytes,
+`window`: little-endian float32, sessions x features, oldest session first. The view's tag `features`
+says their order.
 
 A value is known at its `event_timestamp`: the session's close in UTC by the exchange's calendar, half
 days included. It needs as many of the symbol's own sessions as the last column says, the day's own

@@ -60,7 +60,7 @@ def main() -> None:
     champion = load_champion(registry.tracking_uri, registry.model)
     predictor = Predictor(champion, open_store(FEAST_REPO))
     symbols = rows.loc[rows["ends_window"], "symbol"].unique().tolist()
-    predictions = predictor.predict(symbols)
+    predictions = predictor.forecast(symbols).frame()
     # A symbol that has stopped trading has no next session to forecast.
     newest = predictions["as_of"].max()
     predictions = predictions[predictions["as_of"] == newest].reset_index(drop=True)
@@ -69,7 +69,8 @@ def main() -> None:
 
     write_parquet(predictions, LATEST_PREDICTIONS)
     write_parquet(history(champion, rows, params), PREDICTION_HISTORY)
-    new = append(open_log(params.log_url), predictions)
+    served = predictions.assign(served_at=pd.Timestamp.now("UTC"))
+    new = append(open_log(params.log_url), served)
     print(
         f"{len(predictions):,} forecasts for {predictions['for_session'].iloc[0]} by version "
         f"{champion.version} ({new:,} new in the log, "

@@ -1,5 +1,6 @@
 """Every prediction as it was made, so that its outcome can be joined to it later."""
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,40 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from feature_repo.errors import StoreError
+from feature_repo.sessions import EXCHANGE_ZONE, next_session
+
+
+class Instant(sa.TypeDecorator):
+    """An aware datetime that comes back in UTC from every database; SQLite keeps no zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        return value if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
+        if value is None or value.tzinfo:
+            return value if value is None else value.astimezone(UTC)
+        return value.replace(tzinfo=UTC)
+
 
 METADATA = sa.MetaData()
 PREDICTIONS = sa.Table(
     "predictions",
     METADATA,
     sa.Column("symbol", sa.String, primary_key=True),
-    sa.Column("as_of", sa.DateTime(timezone=True), primary_key=True),
+    sa.Column("as_of", Instant, primary_key=True),
     sa.Column("model_version", sa.String, primary_key=True),
+    # A corrected bar makes another window of the same instant: both answers were given.
+    sa.Column("window_hash", sa.String, primary_key=True),
     sa.Column("for_session", sa.Date, nullable=False),
     sa.Column("log_return", sa.Float, nullable=False),
     sa.Column("price", sa.Float, nullable=False),
     sa.Column("p_up", sa.Float, nullable=False),
+    sa.Column("served_at", Instant, nullable=False),
 )
+COLUMNS = [column.name for column in PREDICTIONS.columns]
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -28,40 +50,55 @@ def open_log(url: str) -> sa.Engine:
     """The log at an SQLAlchemy URL, SQLite or PostgreSQL, created if it is not there.
 
     Raises:
-        StoreError: nothing can be opened there.
+        StoreError: nothing can be opened there, or an earlier version of the program made it.
     """
+    shown = url
     try:
         parsed = sa.make_url(url)
+        shown = repr(parsed)  # without its password
         if parsed.get_backend_name() not in INSERTS:
             raise sa.exc.ArgumentError(f"{parsed.get_backend_name()} is not supported")
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed)
         METADATA.create_all(engine)
+        columns = {column["name"] for column in sa.inspect(engine).get_columns(PREDICTIONS.name)}
     except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
         told = " ".join(str(error).split())
         raise StoreError(
-            f"predict.log_url: {url!r} opens no prediction log ({told}). Use an SQLite URL such as "
-            "sqlite:///data/predictions/log.db, or a PostgreSQL one with its driver installed."
+            f"predict.log_url: '{shown}' opens no prediction log ({told}). Use an SQLite URL such as "
+            "sqlite:///data/predictions/log.db, or a PostgreSQL one such as "
+            "postgresql+psycopg://user:password@host/database."
         ) from error
+    absent = [name for name in COLUMNS if name not in columns]
+    if absent:
+        raise StoreError(
+            f"predict.log_url: the table {PREDICTIONS.name} at {shown} was made by an earlier version: "
+            f"it has no {', '.join(absent)}. Move that database away, or give another URL."
+        )
     return engine
 
 
-def append(engine: sa.Engine, predictions: pd.DataFrame) -> int:
-    """Add predictions; one that this version already made for this instant stands as first made.
+def session_after(as_of: datetime) -> date:
+    """The session that a forecast made at a session's close (aware) is for."""
+    session = pd.Timestamp(as_of).tz_convert(EXCHANGE_ZONE).normalize().tz_localize(None)
+    return next_session(session).date()
 
-    Args:
-        predictions: the table's columns; `as_of` in UTC.
+
+def insert(engine: sa.Engine, rows: list[dict[str, Any]]) -> int:
+    """Add rows of the table's columns, instants aware; an answer that was given before stands as
+    first given.
 
     Returns:
         how many were new.
     """
-    rows = predictions[[c.name for c in PREDICTIONS.columns]].to_dict("records")
     if not rows:
         return 0
-    insert = INSERTS[engine.dialect.name](PREDICTIONS).on_conflict_do_nothing()
-    count = sa.select(sa.func.count()).select_from(PREDICTIONS)
+    statement = INSERTS[engine.dialect.name](PREDICTIONS).on_conflict_do_nothing()
     with engine.begin() as connection:
-        before = connection.execute(count).scalar_one()
-        connection.execute(insert, rows)
-        return connection.execute(count).scalar_one() - before
+        return len(connection.execute(statement.returning(PREDICTIONS.c.symbol), rows).all())
+
+
+def append(engine: sa.Engine, predictions: pd.DataFrame) -> int:
+    """`insert` of a frame that has the table's columns, and maybe others."""
+    return insert(engine, predictions[COLUMNS].to_dict("records"))

@@ -4,6 +4,9 @@ import exchange_calendars
 import numpy as np
 import pandas as pd
 
+from feature_repo.bars import COLUMNS, PRICES
+from feature_repo.synthetic import SyntheticParams, synthetic_market
+
 
 def bars(
     symbols: int,
@@ -47,3 +50,35 @@ def bars(
         parts.append(pd.DataFrame(part)[on])
     market = pd.concat(parts, ignore_index=True)
     return market.astype({"symbol": "string", "date": "datetime64[us]"})
+
+
+def raw_market(seed: int, symbols: int = 24, sessions: int = 640) -> pd.DataFrame:
+    """Bars with splits, spin-offs, bad prints and the like among the last 60 sessions."""
+    settings = {"symbols": symbols, "start": "2014-01-02", "sessions": sessions, "seed": seed}
+    raw = synthetic_market(SyntheticParams(**settings, signal=0, faults={})).bars[COLUMNS]
+    raw = raw.sort_values(["symbol", "date"], ignore_index=True)
+    whole = raw.groupby("symbol")["date"].transform("size") == sessions
+    raw = raw[whole].reset_index(drop=True)
+    days = np.sort(raw["date"].unique())
+    rng = np.random.default_rng(seed)
+    for _ in range(25):
+        symbol, day = rng.choice(raw["symbol"].unique()), rng.choice(days[-60:])
+        since = (raw["symbol"] == symbol) & (raw["date"] >= day)
+        that = (raw["symbol"] == symbol) & (raw["date"] == day)
+        match rng.integers(7):
+            case 0:
+                raw.loc[since, PRICES] /= 2
+                raw.loc[since, "volume"] *= 2
+            case 1:
+                raw.loc[since, PRICES] *= 0.8
+            case 2:
+                raw.loc[that, ["high", "close"]] *= 1.3
+            case 3:
+                raw.loc[that, PRICES] *= 100
+            case 4:
+                raw.loc[that, "volume"] *= 1000
+            case 5:
+                raw.loc[that, "high"] *= 1.4
+            case 6:
+                raw = raw[~(since & (raw["date"] < day + pd.Timedelta(4, "D")))]
+    return raw.reset_index(drop=True)

@@ -18,7 +18,7 @@ from feast import (
     ValueType,
 )
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Array, Float32, Float64
+from feast.types import Array, Bytes, Float32, Float64
 from hypothesis import given, settings
 
 from feature_repo import definitions, revisions
@@ -449,9 +449,14 @@ def test_an_on_demand_view_is_computed_from_the_point_in_time_rows(tmp_path, kno
 
 
 def test_feasts_fields_are_the_table_of_features():
-    for each, dtype in ((definitions.daily, Float64), (definitions.windows, Array(Float32))):
-        assert [(f.name, f.dtype) for f in each.features] == [(name, dtype) for name in NAMES]
+    daily, windows = definitions.daily, definitions.windows
+    assert [(f.name, f.dtype) for f in daily.features] == [(name, Float64) for name in NAMES]
+    assert [(f.name, f.dtype) for f in windows.features] == [("window", Bytes)]
+    assert windows.tags["features"].split(",") == NAMES
+    for each in (daily, windows):
         assert each.entities == ["symbol"]
+        assert each.stream_source.name == f"{each.name}_push"
+        assert each.batch_source.created_timestamp_column == "created_timestamp"
 
 
 def test_every_module_but_the_definitions_is_hidden_from_feast_apply():

@@ -291,6 +291,8 @@ DAYS_OF_WORK = """
 import json, shutil, yaml
 import pandas as pd
 from feature_repo import features, publish
+from feature_repo.indicators import NAMES
+from feature_repo.windows import unpacked
 from training import dataset
 
 def made(day, known_at=None):
@@ -315,10 +317,11 @@ from feast import FeatureStore
 store = FeatureStore("feature_repo")
 rows = [{"symbol": symbol} for symbol in ("S000", "S001", "S002", "S003")]
 daily, windows = (
-    store.get_online_features(store.get_feature_service(name), rows).to_dict()["close"]
+    store.get_online_features(store.get_feature_service(name), rows).to_dict()
     for name in ("daily_v1", "windows_v1")
 )
-print(json.dumps([daily, windows]))
+closes = unpacked(windows["window"], len(NAMES))[:, :, NAMES.index("close")]
+print(json.dumps([daily["close"], closes.tolist()]))
 """
 
 

@@ -1,5 +1,8 @@
+import struct
+
 import markets
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +11,8 @@ from feature_repo.errors import DataError
 from feature_repo.features import daily_features
 from feature_repo.indicators import NAMES
 from feature_repo.publish import window_table
-from feature_repo.windows import gather, window_ends
+from feature_repo.revisions import CREATED, merge
+from feature_repo.windows import gather, packed, unpacked, window_ends
 
 
 @st.composite
@@ -20,6 +24,10 @@ def tables(draw) -> tuple[np.ndarray, np.ndarray]:
     incomplete = np.array([not whole for history in histories for whole in history], dtype=bool)
     rows[incomplete, draw(st.integers(0, 1))] = np.nan
     return np.array(symbols, dtype=object), rows
+
+
+def first_load(bars: pd.DataFrame) -> pd.DataFrame:
+    return merge(None, daily_features(bars), pd.Timestamp.now("UTC"))
 
 
 def slow_windows(symbols: np.ndarray, rows: np.ndarray, length: int) -> dict[int, list[list[float]]]:
@@ -59,7 +67,9 @@ def test_no_window_in_a_history_that_is_too_short_is_an_empty_batch(n):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("window_sessions", [1, 15])
 def test_the_window_table_is_the_last_rows_of_a_plain_loop(seed, window_sessions):
-    daily = daily_features(markets.bars(6, 150, seed, gaps=0.1, lives=True))
+    daily = first_load(markets.bars(6, 150, seed, gaps=0.1, lives=True))
+    corrected = np.random.default_rng(seed).choice(len(daily), 40, replace=False)
+    daily.loc[corrected, CREATED] += pd.to_timedelta(np.arange(40) * 9, "D")
     recent = set(sorted(set(daily["event_timestamp"]))[-window_sessions:])
     expected = []
     for symbol, rows in daily.groupby("symbol"):
@@ -67,43 +77,64 @@ def test_the_window_table_is_the_last_rows_of_a_plain_loop(seed, window_sessions
         for i in whole:
             instant = rows["event_timestamp"].iloc[i - 1]
             if instant in recent or i == whole[-1]:
-                values = rows[NAMES].iloc[i - 30 : i].to_numpy("float32")
-                expected.append(
-                    {"symbol": symbol, "event_timestamp": instant}
-                    | dict(zip(NAMES, values.T, strict=True))
-                )
+                own = rows.iloc[i - 30 : i]
+                values = b"".join(struct.pack("<f", v) for row in own[NAMES].to_numpy() for v in row)
+                expected.append((symbol, instant, own[CREATED].max(), values))
     table = window_table(daily, 30, window_sessions)
-    assert table.column_names == ["symbol", "event_timestamp", *NAMES]
-    assert str(table.schema.field("close").type.value_type) == "float"
-    assert str(table.schema.field("event_timestamp").type) == "timestamp[us, tz=UTC]"
-    assert table.num_rows == len(expected)
-    for ours, theirs in zip(table.to_pylist(), expected, strict=True):
-        assert (ours["symbol"], ours["event_timestamp"]) == (theirs["symbol"], theirs["event_timestamp"])
-        for name in NAMES:
-            np.testing.assert_array_equal(np.float32(ours[name]), theirs[name])
+    assert table.column_names == ["symbol", "event_timestamp", CREATED, "window"]
+    kinds = [str(field.type) for field in table.schema]
+    assert kinds == ["string", "timestamp[us, tz=UTC]", "timestamp[us, tz=UTC]", "binary"]
+    assert [tuple(row.values()) for row in table.to_pylist()] == expected
+    assert any(created > instant for _, instant, created, _ in expected)
 
 
 def test_a_delisted_symbol_keeps_its_last_window():
     bars = markets.bars(2, 100, seed=0)
     gone = bars[(bars["symbol"] == "S001") | (bars.index < 70)]
-    table = window_table(daily_features(gone), 30, 5).to_pandas()
+    table = window_table(first_load(gone), 30, 5).to_pandas()
     last = table[table["symbol"] == "S000"]
     assert last["event_timestamp"].dt.date.tolist() == [gone["date"].iloc[69].date()]
-    np.testing.assert_array_equal(last["close"].item(), gone["close"].iloc[40:70].to_numpy("float32"))
+    (window,) = unpacked(last["window"].tolist(), len(NAMES))
+    expected = gone["close"].iloc[40:70].to_numpy("float32")
+    np.testing.assert_array_equal(window[:, NAMES.index("close")], expected)
     assert (table["symbol"] == "S001").sum() == 5
 
 
 def test_a_symbol_without_a_whole_window_is_left_out():
     bars = markets.bars(2, 70, seed=0)
     young = bars[(bars["symbol"] == "S001") | (bars.index < 62)]
-    assert set(window_table(daily_features(young), 30, 5)["symbol"].to_pylist()) == {"S001"}
+    assert set(window_table(first_load(young), 30, 5)["symbol"].to_pylist()) == {"S001"}
 
 
 def test_a_window_longer_than_the_history_names_the_key():
-    daily = daily_features(markets.bars(2, 60, seed=0))
+    daily = first_load(markets.bars(2, 60, seed=0))
     assert window_table(daily, 27, 5).num_rows == 2
     with pytest.raises(DataError, match=r"publish\.window: 28 sessions is longer.* 60, .* first 33\."):
         window_table(daily, 28, 5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 4), st.integers(1, 5), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_packed_windows_are_little_endian_float32_and_come_back_bit_for_bit(n, length, width, random):
+    values = [random.choice([0.0, -0.0, float("inf"), 1e-45, random.uniform(-9, 9)]) for _ in range(64)]
+    windows = np.resize(np.array(values, "float32"), (n, length, width))
+    stored = packed(windows)
+    assert stored == [b"".join(struct.pack("<f", v) for v in window.ravel()) for window in windows]
+    assert (
+        packed(windows.astype(">f4")) == packed(windows.swapaxes(1, 2).copy().swapaxes(1, 2)) == stored
+    )
+    if n:
+        back = unpacked(stored, width)
+        assert back.dtype == np.float32
+        np.testing.assert_array_equal(back.view("uint32"), windows.view("uint32"))
+
+
+def test_windows_that_do_not_fit_each_other_or_the_features_are_refused():
+    short, long = packed(np.zeros((1, 2, 3), "float32")) + packed(np.zeros((1, 4, 3), "float32"))
+    assert unpacked([short, short], 3).shape == (2, 2, 3)
+    for windows, width in (([short, long, long], 3), ([short, long], 3), ([short], 4)):
+        with pytest.raises(ValueError, match=r"several lengths|reshape"):
+            unpacked(windows, width)
 
 
 def test_no_window_crosses_a_segment():

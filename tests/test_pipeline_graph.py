@@ -57,6 +57,8 @@ STATE = {
     "feature_repo",
     "data/raw/retrievals.jsonl",  # grows with every retrieval
     "data/raw/truth.parquet",  # of the synthetic source alone
+    "data/feast/online.lock",
+    "data/live/bars.db",
 }
 
 

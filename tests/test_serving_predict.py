@@ -1,7 +1,9 @@
 """A champion run from a real Feast store, in this process and as the stage in one of its own."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pandas as pd
@@ -10,8 +12,10 @@ from sqlalchemy import create_engine, text
 
 from feature_repo.artifacts import read_parquet
 from feature_repo.errors import StoreError
+from feature_repo.indicators import NAMES
 from feature_repo.model import RegisteredModel, open_onnx, run_onnx
 from feature_repo.publish import window_table
+from feature_repo.revisions import CREATED
 from feature_repo.sessions import next_session
 from feature_repo.windows import gather
 from serving.predict import PredictParams, history
@@ -111,52 +115,101 @@ def test_rows_through_feast_are_the_rows_of_the_bars(workspace):
 def test_the_online_window_of_every_symbol_is_the_offline_one_bit_for_bit(predictor, last_windows):
     symbols, offline, instants = last_windows
     assert symbols == ["S000", "S001", "S003", "S004", "S005", "S006"]
-    windows, seen = predictor.windows(symbols)
-    assert windows.dtype == np.float32
-    np.testing.assert_array_equal(windows, offline)
-    assert (seen == instants).all()
+    windows = predictor.windows(symbols)
+    assert (windows.symbols, windows.missing) == (symbols, [])
+    assert windows.values.dtype == np.float32
+    found = windows.values[:, :, [NAMES.index(name) for name in small.FEATURES]]
+    np.testing.assert_array_equal(found, offline)
+    assert (pd.to_datetime(windows.as_of, utc=True) == instants).all()
+
+
+def test_a_windows_hash_is_that_of_its_rows_and_of_all_their_features(workspace, predictor):
+    own = workspace.rows[workspace.rows["symbol"] == "S005"]
+    stored = own[NAMES].tail(small.WINDOW).to_numpy("<f4").tobytes()
+    (told,) = predictor.forecast(["S005"]).window_hash
+    assert told == hashlib.blake2b(stored, digest_size=8).hexdigest()
+    assert len(told) == 16
 
 
 def test_predictions_are_the_models_on_the_offline_windows_bit_for_bit(predictor, last_windows):
     symbols, offline, instants = last_windows
-    predictions = predictor.predict(symbols)
+    forecasts = predictor.forecast(symbols)
     expected = run_onnx(predictor.model.session, offline)
-    assert list(predictions) == ["symbol", "as_of", "log_return", "price", "p_up", "model_version"]
-    assert predictions["symbol"].tolist() == symbols
-    assert (predictions["log_return"] == expected["log_return"].astype(float)).all()
-    assert (predictions["p_up"] == expected["p_up"].astype(float)).all()
-    assert (predictions["as_of"] == instants).all()
-    assert (predictions["model_version"] == "1").all()
+    assert (forecasts.symbols, forecasts.missing) == (symbols, [])
+    assert (forecasts.log_return == expected["log_return"].astype(float)).all()
+    assert (forecasts.p_up == expected["p_up"].astype(float)).all()
+    assert forecasts.log_return.dtype == forecasts.p_up.dtype == forecasts.price.dtype == np.float64
+    assert (pd.to_datetime(forecasts.as_of, utc=True) == instants).all()
+    assert forecasts.model_version == "1"
+
+
+def test_forecasts_as_a_frame_say_the_same(predictor, last_windows):
+    symbols, _, instants = last_windows
+    forecasts = predictor.forecast([*symbols, "NOSUCH"])
+    frame = forecasts.frame()
+    columns = ["symbol", "as_of", "log_return", "price", "p_up", "model_version", "window_hash"]
+    assert list(frame) == columns
+    assert (frame["as_of"] == instants).all()
+    assert str(frame["as_of"].dt.tz) == "UTC"
+    assert (frame["model_version"] == "1").all()
+    for name in ("log_return", "price", "p_up", "window_hash"):
+        assert frame[name].tolist() == list(getattr(forecasts, name))
 
 
 def test_the_price_is_the_last_close_moved_by_the_return(workspace, predictor, last_windows):
     symbols, _, _ = last_windows
-    predictions = predictor.predict(symbols)
+    forecasts = predictor.forecast(symbols)
     closes = workspace.rows.groupby("symbol")["close"].last()[symbols].to_numpy()
-    expected = closes * np.exp(predictions["log_return"])
-    np.testing.assert_allclose(predictions["price"], expected, rtol=6e-7)
+    assert (forecasts.last_close == closes.astype("float32")).all()
+    np.testing.assert_allclose(forecasts.price, closes * np.exp(forecasts.log_return), rtol=6e-7)
 
 
 def test_answers_come_in_the_order_asked(predictor, last_windows):
     symbols, _, _ = last_windows
-    forward = predictor.predict(symbols).set_index("symbol")
-    backward = predictor.predict(symbols[::-1]).set_index("symbol")
+    forward = predictor.forecast(symbols).frame().set_index("symbol")
+    backward = predictor.forecast(symbols[::-1]).frame().set_index("symbol")
     assert backward.index.tolist() == symbols[::-1]
+    for name in ("as_of", "window_hash"):
+        assert (backward.loc[symbols, name] == forward[name]).all()
     np.testing.assert_allclose(backward.loc[symbols, "p_up"], forward["p_up"], atol=1e-6)
-    (alone,) = predictor.predict(["S005"])["p_up"]
+    (alone,) = predictor.forecast(["S005"]).p_up
     assert alone == pytest.approx(forward.loc["S005", "p_up"], abs=1e-6)
 
 
 @pytest.mark.parametrize("symbol", ["NOSUCH", "S002"])
-def test_a_symbol_without_a_window_is_named(predictor, symbol):
-    with pytest.raises(StoreError, match=rf"no window for {symbol}\."):
-        predictor.predict(["S000", symbol])
+def test_a_symbol_without_a_window_is_named_and_the_others_are_forecast(predictor, symbol):
+    forecasts = predictor.forecast(["S005", symbol, "S000"])
+    assert (forecasts.symbols, forecasts.missing) == (["S005", "S000"], [symbol])
+    expected = predictor.forecast(["S005", "S000"])
+    assert forecasts.window_hash == expected.window_hash
+    np.testing.assert_array_equal(forecasts.price, expected.price)
+    np.testing.assert_array_equal(forecasts.as_of, expected.as_of)
+
+
+def test_symbols_none_of_which_has_a_window_are_forecast_as_none(predictor):
+    forecasts = predictor.forecast(["NOSUCH", "S002"])
+    assert (forecasts.symbols, forecasts.missing) == ([], ["NOSUCH", "S002"])
+    assert forecasts.frame().empty
+
+
+def test_no_symbols_is_refused(predictor):
+    with pytest.raises(ValueError, match="no symbols"):
+        predictor.forecast([])
+
+
+def test_each_step_is_timed(predictor):
+    told = {}
+    started = perf_counter()
+    predictor.forecast(["S000"], seconds=told.__setitem__)
+    assert list(told) == ["lookup", "model"]
+    assert min(told.values()) > 0
+    assert sum(told.values()) <= perf_counter() - started
 
 
 def test_a_model_of_another_window_is_refused(workspace):
     other = Predictor(replace(workspace.champion, window=small.WINDOW + 1), workspace.store)
     with pytest.raises(StoreError, match=rf"windows of {small.WINDOW + 1} .* holds {small.WINDOW}\."):
-        other.predict(["S000"])
+        other.forecast(["S000"])
 
 
 def test_a_feature_the_store_does_not_serve_is_named(workspace):
@@ -204,6 +257,7 @@ def test_every_symbol_that_ends_a_window_in_the_dataset_has_one_in_the_store():
     late = (bars["symbol"] == "S003") & (bars["date"] < bars["date"].iloc[125])
     bars = bars[~late].reset_index(drop=True)
     rows = small.dataset_rows(bars)
+    rows[CREATED] = rows["event_timestamp"]
     served = set(window_table(rows, small.WINDOW, 5)["symbol"].to_pylist())
     assert set(rows.loc[rows["ends_window"], "symbol"]) <= served
 
@@ -219,9 +273,10 @@ def test_the_stage_writes_a_forecast_for_each_symbol_that_trades(stage, predicto
     assert latest["as_of"].nunique() == 1
     last_session = latest["as_of"].iloc[0].tz_convert(None).normalize()
     assert {pd.Timestamp(day) for day in latest["for_session"]} == {next_session(last_session)}
-    ours = predictor.predict(latest["symbol"].tolist())
-    np.testing.assert_allclose(latest["p_up"], ours["p_up"], atol=1e-6)
-    np.testing.assert_allclose(latest["price"], ours["price"], rtol=1e-6)
+    ours = predictor.forecast(latest["symbol"].tolist())
+    np.testing.assert_allclose(latest["p_up"], ours.p_up, atol=1e-6)
+    np.testing.assert_allclose(latest["price"], ours.price, rtol=1e-6)
+    assert latest["window_hash"].tolist() == ours.window_hash
 
 
 def test_the_stage_logs_each_forecast_once_however_often_it_runs(stage):

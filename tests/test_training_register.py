@@ -1,5 +1,6 @@
 """Fit, evaluate and register small models in a registry of their own, three runs in a row."""
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -12,7 +13,13 @@ import pytest
 import yaml
 
 from feature_repo.artifacts import read_json, read_parquet, sha256
-from feature_repo.model import load_registered, open_onnx, registered_version, run_onnx_over
+from feature_repo.model import (
+    CHAMPION_HISTORY,
+    load_registered,
+    open_onnx,
+    registered_version,
+    run_onnx_over,
+)
 from tests import models_for_tests as small
 from training import evaluate, register, train
 
@@ -125,6 +132,17 @@ def test_the_report_names_the_versions_of_the_aliases(workspace, run):
     of_run = workspace.runs[run]
     reported = (of_run.report["champion"], of_run.report["challenger"])
     assert reported == (of_run.champion, of_run.challenger)
+
+
+def test_the_gate_notes_why_each_champion_took_office(workspace):
+    model = workspace.client.get_registered_model("pitwise")
+    terms = json.loads(model.tags[CHAMPION_HISTORY])
+    first, better = workspace.runs["first"], workspace.runs["better"]
+    assert [term["version"] for term in terms] == list(dict.fromkeys([first.champion, better.champion]))
+    assert {term["by"] for term in terms} == {"gate"}
+    assert terms[0]["reason"] == first.report["reasons"][0]
+    newest = workspace.client.get_model_version("pitwise", better.champion)
+    assert newest.tags["gate"] == terms[-1]["reason"]
 
 
 def test_a_worse_model_does_not_take_the_office(workspace):

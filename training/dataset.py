@@ -69,6 +69,9 @@ def point_in_time_rows(spine: pd.DataFrame, known_at: datetime | None) -> pd.Dat
     from feast import FeatureStore
 
     store = FeatureStore(str(FEAST_REPO))
+    if hasattr(store.config.offline_store, "pushed"):
+        # Live rows are no dependency of this stage: a training set comes from the pipeline's bars alone.
+        store.config.offline_store.pushed = False
     if known_at:
         if not hasattr(store.config.offline_store, "known_at"):
             raise StoreError(

@@ -25,6 +25,7 @@ from feature_repo.model import (
     RegisteredModel,
     RegistryParams,
     load_registered,
+    move_champion,
     registered_version,
 )
 from feature_repo.stage import Params, load_params, run_stage
@@ -167,8 +168,11 @@ def main() -> None:
         params.metric,
         params.max_parity,
     )
+    notes = {r.split()[1]: r for r in decision.reasons if r.startswith("version ")}
+    for version, note in notes.items():
+        client.set_model_version_tag(registry.model, version, "gate", note)
     if decision.champion and decision.champion != office:
-        client.set_registered_model_alias(registry.model, "champion", decision.champion)
+        move_champion(client, registry.model, decision.champion, "gate", notes[decision.champion])
     if decision.challenger:
         client.set_registered_model_alias(registry.model, "challenger", decision.challenger)
     kinds = by_version | ({champion.version: champion} if champion else {})

@@ -1,0 +1,117 @@
+"""A service in a copy of a finished run, so that what is measured leaves the run as it was."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+ROOMS = ("feature_repo", "serving")
+READY_SECONDS = 60
+
+
+def copied_run(run: Path, folder: Path) -> Path:
+    """What serving needs of a run, in `folder`, with this project's code and limits that do not bite.
+
+    The registry's models stay where they are; aliases are the copy's own.
+    """
+    for room in ROOMS:
+        skip = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PROJECT / room, folder / room, ignore=skip)
+    for part in ("raw", "clean", "features", "feast"):
+        shutil.copytree(run / "data" / part, folder / "data" / part)
+    shutil.copy2(run / "mlflow.db", folder)
+    params = yaml.safe_load((run / "params.yaml").read_text())
+    serve = yaml.safe_load((PROJECT / "params.yaml").read_text())["serve"]
+    params["serve"] = serve | {"requests_per_minute": 10_000_000}
+    params["registry"]["tracking_uri"] = "sqlite:///mlflow.db"
+    params["predict"]["log_url"] = "sqlite:///data/predictions/log.db"
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Process:
+    """A server on loopback that can be killed and started again on its port."""
+
+    def __init__(self, folder: Path, command: Sequence[str], port: int, ready: str):
+        self.folder, self.command = folder, command
+        self.url = f"http://127.0.0.1:{port}"
+        self._ready = self.url + ready
+        self._process: subprocess.Popen | None = None
+
+    def __enter__(self) -> "Process":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(signal.SIGTERM)
+
+    @property
+    def output(self) -> Path:
+        return self.folder / f"{Path(self.command[0]).name}.out"
+
+    def start(self) -> float:
+        """Start it; the seconds until it was ready.
+
+        Raises:
+            RuntimeError: it ended, or was not ready in time; with what it said.
+        """
+        started = time.perf_counter()
+        environment = os.environ | {"PYTHONPATH": str(self.folder)}
+        with self.output.open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command, cwd=self.folder, env=environment, stdout=output, stderr=output
+            )
+        while not self._answers():
+            late = time.perf_counter() - started > READY_SECONDS
+            if late or self._process.poll() is not None:
+                self.stop(signal.SIGKILL)
+                raise RuntimeError(f"{' '.join(self.command)}: not ready\n{self.output.read_text()}")
+            time.sleep(0.02)
+        return time.perf_counter() - started
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(self._ready, timeout=5) as answer:
+                return answer.status == 200
+        except OSError:  # not listening yet, or 503
+            return False
+
+    def stop(self, how: signal.Signals) -> int:
+        """Signal it and wait for its end; its exit code."""
+        assert self._process
+        self._process.send_signal(how)
+        try:
+            return self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+def pitwise_serve(folder: Path) -> Process:
+    port = free_port()
+    code = "from serving.cli import main; main()"
+    command = [sys.executable, "-W", "ignore", "-c", code, "serve", "--port", str(port)]
+    return Process(folder, command, port, "/readyz")
+
+
+def feast_serve(folder: Path) -> Process:
+    """Feast's own feature server; it would otherwise start anew every thousand requests."""
+    port = free_port()
+    feast = str(Path(sys.executable).with_name("feast"))
+    command = [feast, "serve", "--port", str(port), "--no-access-log", "--max-requests", "0"]
+    return Process(folder, command, port, "/health")

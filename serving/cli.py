@@ -1,0 +1,286 @@
+"""The command `pitwise`: forecasts, the service, replays, the registry and API keys, for people."""
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from feature_repo.errors import StoreError
+from feature_repo.stage import load_params, run_stage
+
+# Imports of the parts that do the work stay inside the commands: MLflow and Feast take seconds,
+# and `--help` must not.
+
+app = typer.Typer(
+    name="pitwise",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Forecasts of the next session from the champion model. Run it in the project's folder: "
+    "settings come from its params.yaml.",
+)
+model_app = typer.Typer(no_args_is_help=True, help="See the registry's versions and move the champion.")
+key_app = typer.Typer(no_args_is_help=True, help="API keys of the service; only their hashes are kept.")
+app.add_typer(model_app, name="model")
+app.add_typer(key_app, name="key")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+
+def main() -> None:
+    run_stage(app)
+
+
+def _print(document: Any, as_json: bool, *shown: Any) -> None:
+    if as_json:
+        print(json.dumps(document, indent=2, allow_nan=False))
+    else:
+        Console(highlight=False).print(*shown, sep="\n")
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """Text columns first by name; one that starts with `>` holds numbers."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.lstrip(">"), justify="right" if column[0] == ">" else "left")
+    return table
+
+
+@app.command()
+def predict(
+    symbols: Annotated[list[str], typer.Argument(help="Tickers, as the data has them.")],
+    as_json: Json = False,
+) -> None:
+    """Forecast the session after each symbol's newest one.
+
+    Runs the champion here, from the online store; no service is needed. Symbols without a window are
+    named on stderr; the exit code is 1 if none has one.
+
+    Example: pitwise predict AAPL MSFT
+    """
+    from feature_repo.artifacts import FEAST_REPO
+    from feature_repo.model import RegistryParams
+
+    registry = load_params("registry", RegistryParams)
+
+    from serving.champion import PROBED, self_check
+    from serving.predictor import Predictor, load_champion, open_store
+    from serving.registry import open_registry
+
+    with open_registry(registry.tracking_uri, registry.model):
+        champion = load_champion(registry.tracking_uri, registry.model)
+    predictor = Predictor(champion, open_store(FEAST_REPO))
+    forecasts = predictor.forecast(list(dict.fromkeys(symbols)))
+    if forecasts.symbols:
+        self_check(predictor, forecasts.symbols[:PROBED])
+    rows = forecasts.frame().assign(last_close=forecasts.last_close)
+    rows["as_of"] = rows["as_of"].map(lambda instant: instant.isoformat())
+    table = _table("symbol", "as of", ">last close", ">forecast", ">log return", ">p(up)")
+    table.caption = f"version {forecasts.model_version} ({champion.kind})"
+    for row in rows.itertuples():
+        figures = (f"{row.last_close:,.2f}", f"{row.price:,.2f}", f"{row.log_return:+.3%}")
+        table.add_row(row.symbol, row.as_of[:10], *figures, f"{row.p_up:.1%}")
+    document = {
+        "model_version": forecasts.model_version,
+        "forecasts": rows.drop(columns="model_version").to_dict("records"),
+        "missing": forecasts.missing,
+    }
+    _print(document, as_json, *([table] if len(rows) else []))
+    if forecasts.missing:
+        told = f"the online store has no window of {', '.join(forecasts.missing)}."
+        if rows.empty:
+            raise StoreError(told)
+        print(told, file=sys.stderr)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Default: serve.host of params.yaml.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: serve.port of params.yaml.")
+    ] = None,
+) -> None:
+    """Start the HTTP service; Ctrl-C ends it after the requests in flight.
+
+    Its documentation is at /docs of the address it prints.
+
+    Example: pitwise serve --port 8601
+    """
+    from serving.serve import run
+
+    run(host, port)
+
+
+@app.command()
+def replay(
+    first: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=["%Y-%m-%d"], help="First session. Default: the last but four."),
+    ] = None,
+    last: Annotated[
+        datetime | None,
+        typer.Option("--to", formats=["%Y-%m-%d"], help="Last session. Default: the newest one."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Play history through the path of live bars, session by session, as if it came in now.
+
+    It happens in a scratch folder: the store, the registry and the log stay as they are.
+
+    Example: pitwise replay --from 2013-09-02 --to 2013-09-13
+    """
+    from serving.replay import replay as play
+    from serving.serve import ServeParams
+
+    figures = play(
+        first=f"{first:%Y-%m-%d}" if first else None,
+        last=f"{last:%Y-%m-%d}" if last else None,
+        correction_sessions=load_params("serve", ServeParams).correction_sessions,
+        console=Console(stderr=True, quiet=as_json),
+    )
+    table = _table("figure", ">value")
+    for name, value in figures.items():
+        table.add_row(name.replace("_", " "), str(value))
+    _print(figures, as_json, table)
+
+
+@model_app.command()
+def show(as_json: Json = False) -> None:
+    """List the versions: who is champion, their test figures, what the gate said.
+
+    Figures are of the test dates at the time of registration. The JSON has all of them, the
+    baselines' too, and when each version was champion.
+
+    Example: pitwise model show
+    """
+    from feature_repo.model import RegistryParams
+
+    registry = load_params("registry", RegistryParams)
+
+    from serving.registry import versions
+
+    rows = versions(registry.tracking_uri, registry.model)
+    table = _table("version", "kind", "alias", "created", ">skill", ">direction", ">always up", "gate")
+    table.caption = "skill: of the squared error, against persistence; direction: calls that were right"
+    for row in rows:
+        own = row["metrics"].get(row["kind"], {})
+        up = row["metrics"].get("always_up", {})
+        notes = [row["gate"], *(f"{term['by']}: {term['reason']}" for term in row["terms"][-1:])]
+        table.add_row(
+            row["version"],
+            row["kind"] or "unknown",
+            ", ".join(row["aliases"]),
+            row["created"][:10],
+            f"{own['skill_vs_persistence']:+.5f}" if "skill_vs_persistence" in own else "-",
+            f"{own['direction_accuracy']:.1%}" if "direction_accuracy" in own else "-",
+            f"{up['direction_accuracy']:.1%}" if "direction_accuracy" in up else "-",
+            escape("; ".join(dict.fromkeys(filter(None, notes)))),
+        )
+    _print({"model": registry.model, "versions": rows}, as_json, table)
+
+
+@model_app.command()
+def promote(
+    version: Annotated[int, typer.Argument(min=1, help="Number of the version.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the registry.")] = "not said",
+    as_json: Json = False,
+) -> None:
+    """Make a version champion, past the gate.
+
+    A running service follows within serve.champion_seconds, unless the version fails its self-check.
+
+    Example: pitwise model promote 3 --reason "retrained after the split of AAPL"
+    """
+    from feature_repo.model import RegistryParams
+
+    registry = load_params("registry", RegistryParams)
+
+    from serving import registry as versions
+
+    moved = versions.promote(registry.tracking_uri, registry.model, str(version), reason)
+    _print({"model": registry.model, **moved}, as_json, _told(moved))
+
+
+@model_app.command()
+def rollback(as_json: Json = False) -> None:
+    """Give the office back to the version that was champion before.
+
+    Example: pitwise model rollback
+    """
+    from feature_repo.model import RegistryParams
+
+    registry = load_params("registry", RegistryParams)
+
+    from serving import registry as versions
+
+    moved = versions.rollback(registry.tracking_uri, registry.model)
+    _print({"model": registry.model, **moved}, as_json, _told(moved))
+
+
+@key_app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    as_json: Json = False,
+) -> None:
+    """Make an API key and show it, this once; its hash goes to serve.keys of params.yaml.
+
+    Example: pitwise key add desk
+    """
+    from serving.keys import add_key
+
+    key = add_key(_keys(), name)
+    _print({"name": name, "key": key}, as_json, key)
+
+
+@key_app.command("list")
+def list_names(as_json: Json = False) -> None:
+    """List whose keys there are.
+
+    Example: pitwise key list
+    """
+    from serving.keys import list_keys
+
+    keys = list_keys(_keys())
+    table = _table("name", "created")
+    for key in keys:
+        table.add_row(escape(key["name"]), key["created"])
+    _print({"keys": keys}, as_json, table)
+
+
+@key_app.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="Whose key.")],
+    as_json: Json = False,
+) -> None:
+    """Take a key away.
+
+    Example: pitwise key revoke desk
+    """
+    from serving.keys import revoke_key
+
+    revoke_key(_keys(), name)
+    _print({"revoked": name}, as_json, f"the key of {escape(name)} is revoked")
+
+
+def _keys() -> Path:
+    from serving.serve import ServeParams
+
+    return load_params("serve", ServeParams).keys
+
+
+def _told(moved: dict[str, str | None]) -> str:
+    if moved["before"] == moved["version"]:
+        return f"version {moved['version']} is champion already"
+    before = f"in place of version {moved['before']}" if moved["before"] else "the first one"
+    return f"version {moved['version']} is champion now, {before}"
+
+
+if __name__ == "__main__":
+    main()

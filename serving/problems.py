@@ -1,0 +1,125 @@
+"""Everything that can go wrong with a request, as RFC 9457 problem documents."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 100
+"""Fields named in one answer; a body with thousands of faults is not answered with thousands."""
+
+KINDS = {
+    "malformed-json": (400, "The body is not JSON"),
+    "bad-request": (400, "The request cannot be read"),
+    "no-key": (401, "A valid API key is needed"),
+    "unknown-symbol": (404, "Unknown symbol"),
+    "not-found": (404, "There is nothing at this address"),
+    "method-not-allowed": (405, "The address does not take this method"),
+    "stale-features": (409, "The newest features are too old"),
+    "body-too-large": (413, "The body is too large"),
+    "not-json": (415, "The body's type is not application/json"),
+    "invalid-request": (422, "A field is missing or impossible"),
+    "empty-batch": (422, "The batch is empty"),
+    "batch-too-large": (422, "The batch is too large"),
+    "duplicate-symbol": (422, "A symbol is asked for twice"),
+    "too-many-requests": (429, "Too many requests"),
+    "internal-error": (500, "A fault of ours"),
+    "unavailable": (503, "A part of the service does not answer"),
+    "not-ready": (503, "Not ready"),
+}
+"""Name of a problem's type to its status and title. Types are stable: clients branch on them."""
+OF_STATUS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
+"""The type of what the framework refuses by itself."""
+EVERYWHERE = ("no-key", "too-many-requests", "internal-error")
+
+
+class FieldError(BaseModel):
+    field: str = Field(examples=["bars[0].close"])
+    detail: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457, with the fields at fault and the request's id, which our log has too."""
+
+    type: str = Field(examples=["/problems/unknown-symbol"])
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldError] | None = None
+
+
+class Problem(HTTPException):
+    """An answer that is an error.
+
+    Args:
+        kind: one of KINDS.
+        detail: what is wrong with this request, and what to do.
+        errors: (field, what is wrong with it); a field is written as `symbols[3]`, `bars[0].close`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        errors: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ):
+        super().__init__(KINDS[kind][0], detail, dict(headers or {}))
+        self.kind = kind
+        self.errors = list(errors)
+
+    def response(self, request_id: str) -> Response:
+        document = described(self.kind, self.detail) | {"status": self.status_code}
+        document["request_id"] = request_id
+        if self.errors:
+            named = [{"field": field, "detail": detail} for field, detail in self.errors[:MAX_ERRORS]]
+            document["errors"] = named
+        return Response(orjson.dumps(document), self.status_code, self.headers, MEDIA_TYPE)
+
+
+def described(kind: str, detail: str) -> dict[str, Any]:
+    """The members that a problem has alone and as one of many in an answer that is a partial success."""
+    return {"type": f"/problems/{kind}", "title": KINDS[kind][1], "detail": detail}
+
+
+def of_exception(error: HTTPException) -> Problem:
+    """What the framework raised, as a problem."""
+    if isinstance(error, Problem):
+        return error
+    kind = OF_STATUS.get(error.status_code, "bad-request")
+    return Problem(kind, f"{KINDS[kind][1]}.", headers=error.headers)
+
+
+def of_validation(errors: Iterable[Any]) -> Problem:
+    """What pydantic found, with each field's path."""
+    found = [(_path(error["loc"]), error["msg"]) for error in errors]
+    named = ", ".join(dict.fromkeys(field for field, _ in found[:5]))
+    more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+    return Problem("invalid-request", f"See the errors of {named}{more}.", found)
+
+
+def _path(location: Iterable[str | int]) -> str:
+    """`bars[0].close` of ("body", "bars", 0, "close")."""
+    path = ""
+    for part in list(location)[1:]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.lstrip(".") or "body"
+
+
+def declared(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """The responses of a route that has these problems, for its OpenAPI document."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        status, title = KINDS[kind]
+        schema = {"$ref": "#/components/schemas/ProblemDocument"}
+        new = {"description": "", "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}}
+        response = responses.setdefault(status, new)
+        response["description"] = f"{response['description']}; {title}".lstrip("; ")
+        example = described(kind, f"{title}.") | {"status": status, "request_id": "5e0c2f9b"}
+        response["content"][MEDIA_TYPE]["examples"][kind] = {"value": example}
+    return responses

@@ -1,0 +1,131 @@
+"""What the API takes and gives, for validation and for its OpenAPI document."""
+
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _day(value: str) -> str:
+    try:
+        date.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError("there is no such day") from error
+    return value
+
+
+Symbol = Annotated[str, Field(min_length=1, max_length=64, examples=["AAPL"])]
+Day = Annotated[
+    str,
+    # From 1970, where the exchange's calendar starts here, to 2199.
+    Field(
+        pattern="^(19[7-9]|2[01][0-9])[0-9]-[01][0-9]-[0-3][0-9]$", json_schema_extra={"format": "date"}
+    ),
+    AfterValidator(_day),
+]
+Price = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, strict=True)]
+Volume = Annotated[float, Field(ge=0, le=1e13, allow_inf_nan=False, strict=True)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PredictRequest(_Request):
+    symbols: list[Symbol] = Field(
+        description="Each once.",
+        examples=[["AAPL", "MSFT"]],
+        json_schema_extra={"minItems": 1, "uniqueItems": True},
+    )
+
+
+class Bar(_Request):
+    symbol: Symbol
+    date: Day = Field(description="The session, ISO 8601.", examples=["2013-11-01"])
+    open: Price = Field(description="US dollars, as the prices below.", examples=[74.86])
+    high: Price = Field(examples=[74.97])
+    low: Price = Field(examples=[73.69])
+    close: Price = Field(examples=[74.29])
+    volume: Volume = Field(description="Shares.", examples=[68722500])
+    adj_close: Price | None = Field(
+        None, description="Close adjusted for splits and dividends, where the vendor has it."
+    )
+
+
+class BarsRequest(_Request):
+    bars: list[Bar] = Field(
+        description="In any order; all bars of one symbol and session but the last are overruled.",
+        json_schema_extra={"minItems": 1},
+    )
+
+
+class SymbolError(BaseModel):
+    """Why one symbol of a request has no forecast."""
+
+    type: str = Field(examples=["/problems/unknown-symbol"])
+    title: str
+    detail: str
+    symbol: str
+    field: str = Field(examples=["symbols[3]"])
+
+
+class Forecast(BaseModel):
+    symbol: str
+    as_of: str = Field(
+        description="Close of the last session seen, UTC.", examples=["2013-10-31T20:00:00Z"]
+    )
+    for_session: str = Field(description="The session forecast.", examples=["2013-11-01"])
+    last_close: float = Field(description="US dollars.")
+    price: float = Field(description="Forecast of the close, US dollars.")
+    log_return: float = Field(description="Forecast of ln(close / last close).")
+    p_up: float = Field(description="Probability of a higher close.")
+    feature_age_sessions: int = Field(description="Sessions since the last one seen.")
+
+
+class PredictAnswer(BaseModel):
+    model_version: str
+    forecasts: list[Forecast]
+    errors: list[SymbolError]
+
+
+class ForecastsAnswer(BaseModel):
+    model_version: str
+    by: str
+    forecasts: list[Forecast] = Field(description="The strongest first.")
+
+
+class FeaturesAnswer(BaseModel):
+    symbol: str
+    as_of: str
+    feature_age_sessions: int
+    features: dict[str, float | None]
+
+
+class BarOutcome(BaseModel):
+    symbol: str
+    date: str
+    outcome: str = Field(
+        description="`new`, `late` (older than the newest), `repeated`, `corrected`: taken. "
+        "`quarantined`: kept aside, it failed a check of the market's. `refused`: not taken."
+    )
+    reason: str = Field(description="Of the last two.")
+
+
+class BarsAnswer(BaseModel):
+    outcomes: list[BarOutcome] = Field(description="In the order of the bars.")
+    counts: dict[str, int]
+
+
+class ModelAnswer(BaseModel):
+    version: str
+    kind: str
+    features: list[str]
+    window: int = Field(description="Sessions.")
+    since: str = Field(description="When this service put it in office, UTC.")
+    swaps: int = Field(description="Changes since the service started.")
+    refused: dict[str, str] = Field(description="Version to why its self-check failed.")
+    metadata: dict[str, Any] = Field(description="What the registry says of it.")
+
+
+class Health(BaseModel):
+    status: str

@@ -1,0 +1,242 @@
+"""Live bars in any order give what the pipeline makes of all of them at once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feature_repo.bars import PRICES
+from feature_repo.clean import CleanParams, clean
+from feature_repo.features import daily_features
+from feature_repo.indicators import BY_NAME, NAMES
+from feature_repo.revisions import CREATED, KEYS, merge
+from feature_repo.stage import load_params
+from feature_repo.windows import gather, unpacked, window_ends
+from serving.market import LiveMarket, State
+from tests.markets import raw_market
+
+PARAMS = load_params("clean", CleanParams)
+WINDOW, CORRECTION = 30, 10
+LIVE = 25
+"""The market's last sessions, which come in live."""
+ENDLESS = ["rsi_14", "macd", "macd_signal", "atr_14", "adx_14"]
+LOADED = pd.Timestamp("2024-01-01", tz="UTC")
+
+
+def live_market(raw: pd.DataFrame) -> LiveMarket:
+    """As the pipeline leaves it."""
+    bars, _, _ = clean(raw, PARAMS)
+    state = State(bars, merge(None, daily_features(bars), LOADED))
+    return LiveMarket(raw, state, PARAMS, WINDOW, CORRECTION)
+
+
+def last_windows(daily: pd.DataFrame) -> dict[str, tuple[pd.Timestamp, np.ndarray]]:
+    rows = daily[NAMES].to_numpy("float32")
+    ends = window_ends(daily["symbol"].to_numpy(object), rows, WINDOW)
+    values = gather(rows, ends, WINDOW)
+    instants = daily["event_timestamp"].iloc[ends]
+    return {
+        symbol: (instant, window)
+        for symbol, instant, window in zip(daily["symbol"].iloc[ends], instants, values, strict=True)
+    }
+
+
+class Online:
+    """What an online store would hold: the last row it was given of each symbol."""
+
+    def __init__(self, market: LiveMarket):
+        self.windows = last_windows(market.state.daily)
+
+    def push(self, rows: pd.DataFrame) -> None:
+        for row in rows.itertuples():
+            self.windows[row.symbol] = row.event_timestamp, unpacked([row.window], len(NAMES))[0]
+
+
+def take(market: LiveMarket, online: Online, bars: pd.DataFrame) -> list[str]:
+    outcomes, taken = market.judge(bars)
+    market.take(taken)
+    if len(taken):
+        state, versions, _ = market.recompute(set(taken["symbol"]), LOADED)
+        market.state = state
+        online.push(versions.online_windows)
+    return [o.outcome for o in outcomes]
+
+
+def assert_same_windows(online: Online, raw: pd.DataFrame) -> None:
+    """The online windows against the batch path on all bars."""
+    bars, _, _ = clean(raw, PARAMS)
+    expected = last_windows(daily_features(bars))
+    assert online.windows.keys() >= expected.keys()
+    for symbol, (instant, window) in expected.items():
+        seen, ours = online.windows[symbol]
+        assert seen == instant, symbol
+        close = window[:, NAMES.index("close")]
+        for i, name in enumerate(NAMES):
+            if name in ENDLESS:
+                scale = 100 if BY_NAME[name].unit == "index" else close
+                assert (np.abs(ours[:, i] - window[:, i]) / scale).max() < 1e-6, (symbol, name)
+            else:
+                np.testing.assert_array_equal(ours[:, i], window[:, i], err_msg=f"{symbol} {name}")
+
+
+def stream(raw: pd.DataFrame, days: np.ndarray, rng: np.random.Generator):
+    """The bars of the live sessions in parts: some late, some repeated, some wrong at first."""
+    held_back: list[tuple[int, pd.DataFrame]] = []
+    for i, day in enumerate(days):
+        rows = raw[raw["date"] == day].sample(frac=1, random_state=int(rng.integers(2**31)))
+        for _, row in rows.iterrows():
+            bar = row.to_frame().T.astype(raw.dtypes)
+            kind = rng.random()
+            if kind < 0.05:
+                held_back.append((i + int(rng.integers(1, CORRECTION - 2)), bar))
+                continue
+            if kind < 0.10:
+                held_back.append((i + int(rng.integers(0, CORRECTION - 2)), bar))
+                bar = bar.assign(volume=bar["volume"] * 1.5 + 1)
+            yield bar
+            if kind > 0.97:
+                yield bar
+        for due, bar in [b for b in held_back if b[0] <= i or i == len(days) - 1]:
+            yield bar
+            held_back = [b for b in held_back if b[1] is not bar or b[0] != due]
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.integers(0, 10**6))
+def test_live_bars_in_any_order_give_the_windows_of_the_batch_path(seed):
+    rng = np.random.default_rng(seed)
+    raw = raw_market(seed)
+    days = np.sort(raw["date"].unique())[-LIVE:]
+    market = live_market(raw[raw["date"] < days[0]])
+    online = Online(market)
+    parts = list(stream(raw, days, rng))
+    known = raw[raw["date"] < days[0]]
+    while parts:
+        size = int(rng.choice([1, 3, 40]))
+        part = pd.concat(parts[:size], ignore_index=True).drop_duplicates(
+            ["symbol", "date"], keep="first"
+        )
+        taken = len(part)
+        del parts[: max(taken, 1)]
+        take(market, online, part)
+        known = pd.concat([known, part]).drop_duplicates(["symbol", "date"], keep="last")
+        if rng.random() < 0.03:
+            assert_same_windows(online, known)
+    assert_same_windows(online, known)
+
+
+@pytest.fixture(scope="module")
+def raw() -> pd.DataFrame:
+    return raw_market(3, symbols=6, sessions=200)
+
+
+@pytest.fixture
+def market(raw) -> LiveMarket:
+    """Up to the last session but five."""
+    return live_market(raw[raw["date"] < np.sort(raw["date"].unique())[-5]])
+
+
+def bar(raw: pd.DataFrame, session: int, symbol: int = 0, **changed) -> pd.DataFrame:
+    """The bar of a symbol at a session counted from the end (-1: the last)."""
+    day, name = np.sort(raw["date"].unique())[session], raw["symbol"].unique()[symbol]
+    found = raw[(raw["date"] == day) & (raw["symbol"] == name)]
+    assert len(found) == 1
+    return found.assign(**changed).reset_index(drop=True)
+
+
+def judged(market: LiveMarket, *bars: pd.DataFrame) -> list[tuple[str, str]]:
+    outcomes, taken = market.judge(pd.concat(bars, ignore_index=True))
+    assert len(taken) == sum(o.outcome in ("new", "late", "corrected") for o in outcomes)
+    return [(o.outcome, o.reason) for o in outcomes]
+
+
+def test_a_bar_is_new_late_repeated_or_corrected_by_what_is_held(market, raw):
+    market.take(bar(raw, -4))
+    assert judged(
+        market,
+        bar(raw, -3),
+        bar(raw, -5),
+        bar(raw, -4),
+        bar(raw, -6),
+        bar(raw, -6, volume=7.0, symbol=1),
+    ) == [("new", ""), ("late", ""), ("repeated", ""), ("repeated", ""), ("corrected", "")]
+
+
+def test_a_bar_that_fails_a_check_is_refused_by_its_name(market, raw):
+    new = bar(raw, -5)
+    cases = {
+        "missing": {"close": np.nan},
+        "non_positive": {"low": 0.0},
+        "negative_volume": {"volume": -1.0},
+        "high_below_low": {"high": new["low"].item() / 2},
+        "open_outside_range": {"open": new["high"].item() * 2},
+        "close_outside_range": {"close": new["low"].item() / 2},
+        "not_a_session": {"date": pd.Timestamp("2014-01-04")},
+        "unknown_symbol": {"symbol": "NOSUCH"},
+        "too_old": {"date": np.sort(raw["date"].unique())[-6 - CORRECTION - 1]},
+    }
+    for reason, changed in cases.items():
+        assert judged(market, new.assign(**changed)) == [("refused", reason)]
+    oldest = bar(raw, -6 - CORRECTION, volume=5.0)
+    assert judged(market, oldest) == [("corrected", "")]
+
+
+def test_a_session_that_is_not_over_is_refused(market, raw):
+    ahead = pd.Timestamp.now().normalize() + pd.offsets.BDay(3)
+    assert judged(market, bar(raw, -5, date=ahead)) == [("refused", "not_a_session")]
+
+
+def test_twice_the_same_bar_in_one_call_is_repeated_and_two_that_differ_are_both_refused(market, raw):
+    new = bar(raw, -5)
+    assert judged(market, new, new) == [("new", ""), ("repeated", "")]
+    other = new.assign(volume=new["volume"] + 1)
+    assert judged(market, new, other) == [("refused", "conflicting_duplicate")] * 2
+
+
+def test_a_bar_on_which_nothing_changes_pushes_nothing(market, raw):
+    state = market.state
+    _, versions, _ = market.recompute(set(raw["symbol"]), LOADED)
+    assert [len(rows) for rows in vars(versions).values()] == [0, 0, 0, 0]
+    assert market.state is state
+
+
+def test_a_correction_makes_new_versions_from_its_session_on_and_none_before(market, raw):
+    held = bar(raw, -8)
+    market.take(held.assign(close=held["low"]))
+    _, versions, _ = market.recompute({held["symbol"].item()}, LOADED)
+    assert set(versions.daily["symbol"]) == {held["symbol"].item()}
+    days = versions.daily["event_timestamp"].dt.tz_convert(None).dt.normalize().tolist()
+    held_since = market.state.bars["date"] >= held["date"].item()
+    of_symbol = market.state.bars["symbol"] == held["symbol"].item()
+    assert days == market.state.bars.loc[of_symbol & held_since, "date"].tolist()
+    assert (versions.daily[CREATED] == LOADED).all()
+    assert len(versions.online_windows) == 1
+
+
+def test_a_withdrawn_bar_withdraws_its_row_and_its_window_and_brings_the_one_before_back(market, raw):
+    name = raw["symbol"].unique()[0]
+    before = market.state.daily
+    held = bar(raw, -6)
+    wrong = held.assign(**{p: held[p] * 100 for p in PRICES})
+    after = bar(raw, -5)
+    for new in (wrong, after):
+        market.take(new)
+    state, versions, aside = market.recompute({name}, LOADED)
+    assert aside[name, held["date"].item()] == "scale_error"
+    gone = versions.daily[versions.daily["close"].isna()]
+    assert gone["event_timestamp"].dt.tz_convert(None).dt.normalize().tolist() == [held["date"].item()]
+    withdrawn = versions.windows[versions.windows["window"].isna()]
+    assert withdrawn[KEYS].to_numpy().tolist() == gone[KEYS].to_numpy().tolist()
+    assert held["date"].item() not in set(state.bars.loc[state.bars["symbol"] == name, "date"])
+    assert len(before[before["symbol"] == name]) == len(state.daily[state.daily["symbol"] == name])
+
+
+def test_a_vendors_adjusted_close_goes_on_from_the_last_bar_where_it_is_not_given(raw):
+    adjusted = raw.assign(adj_close=raw["close"] * 0.5)
+    market = live_market(adjusted[adjusted["date"] < np.sort(raw["date"].unique())[-5]])
+    new = bar(raw, -5)
+    _, taken = market.judge(new)
+    assert taken["adj_close"].item() == new["close"].item() * 0.5
+    _, taken = market.judge(new.assign(adj_close=new["close"] * 0.4))
+    assert taken["adj_close"].item() == new["close"].item() * 0.4
