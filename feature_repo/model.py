@@ -23,6 +23,8 @@ from feature_repo.windows import gather
 INPUT = "windows"
 OUTPUTS = ("log_return", "p_up")
 BATCH = 2048
+PIECE = 64
+"""Windows in one run: what an LSTM of them needs then stays in the processor's cache."""
 CHAMPION_HISTORY = "champion_history"
 """Tag of the registered model: JSON list of {version, since, by, reason}, oldest first."""
 LONGEST_TAG = 5000  # characters that MLflow's table has room for
@@ -35,13 +37,21 @@ class RegistryParams(Params):
     model: str = Field(min_length=1)
 
 
-def open_onnx(path: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+def open_onnx(path: Path, threads: int = 0) -> ort.InferenceSession:
+    """A model's session, whose runs have so many threads; 0: one a core."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def run_onnx(session: ort.InferenceSession, windows: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs by name, each (batch,) float32, for windows (batch, window, n_features) float32."""
-    return dict(zip(OUTPUTS, session.run(list(OUTPUTS), {INPUT: windows}), strict=True))
+    pieces = [windows[i : i + PIECE] for i in range(0, max(len(windows), 1), PIECE)]
+    parts = [session.run(list(OUTPUTS), {INPUT: piece}) for piece in pieces]
+    return {
+        name: np.concatenate(values)
+        for name, values in zip(OUTPUTS, zip(*parts, strict=True), strict=True)
+    }
 
 
 def run_onnx_over(
@@ -102,8 +112,11 @@ def move_champion(client: Any, name: str, version: str, by: str, reason: str) ->
     client.set_registered_model_tag(name, CHAMPION_HISTORY, json.dumps(history))
 
 
-def load_registered(name: str, version: Any) -> RegisteredModel:
+def load_registered(name: str, version: Any, threads: int = 0) -> RegisteredModel:
     """Fetch a version's ONNX file and contract from the registry MLflow is set to.
+
+    Args:
+        threads: of one run of the model, see `open_onnx`.
 
     Raises:
         StoreError: the version carries no contract.
@@ -119,7 +132,7 @@ def load_registered(name: str, version: Any) -> RegisteredModel:
                 f"model {name} version {version.version} does not say which features and window it "
                 "wants: it was not registered by this pipeline. Point the alias at one that was."
             )
-        session = open_onnx(Path(folder) / "model.onnx")
+        session = open_onnx(Path(folder) / "model.onnx", threads)
     return RegisteredModel(
         str(version.version),
         metadata["kind"],

@@ -18,7 +18,7 @@ from feature_repo.model import (
     load_registered,
     registered_version,
 )
-from serving.predictor import Predictor, load_champion
+from serving.predictor import THREADS, Predictor, load_champion
 
 PROBED = 50
 """Symbols a version must answer for before it takes office."""
@@ -131,7 +131,7 @@ class LiveChampion:
             self._tried = None
         elif version != self._tried or monotonic() >= self._retry_at:
             try:
-                self._predictor = self._admitted(lambda: load_registered(self._name, found))
+                self._predictor = self._admitted(lambda: load_registered(self._name, found, THREADS))
             except StoreError as error:
                 self.refused[version] = str(error)
                 if version != self._tried:

@@ -77,7 +77,9 @@ class LiveMarket:
         self.reach = window + LONGEST + correction_sessions
         """Bars of a symbol that a live bar can bear upon."""
         self.columns = [*COLUMNS, *([ADJUSTED_CLOSE] if ADJUSTED_CLOSE in raw else [])]
-        self.raw = _last(raw[self.columns].sort_values(ROW), TAIL + self.reach)
+        self._judged = self.reach + LOOK_BACK
+        # Twice as many, for the bars of a symbol that is often halted lie further back than the others'.
+        self.raw = _last(raw[self.columns].sort_values(ROW), 2 * self._judged)
         self.state = State(
             _last(state.bars, TAIL + self.reach), _last(state.daily, self.reach + self.window)
         )
@@ -137,7 +139,7 @@ class LiveMarket:
     def take(self, bars: pd.DataFrame) -> None:
         """Put raw bars in the place of those of the same symbol and session, or add them."""
         raw = pd.concat([self.raw, bars.astype(self.raw.dtypes)]).drop_duplicates(ROW, keep="last")
-        self.raw = _last(raw.sort_values(ROW), TAIL + self.reach)
+        self.raw = _last(raw.sort_values(ROW), 2 * self._judged)
 
     def recompute(
         self, touched: set[str], now: pd.Timestamp
@@ -161,7 +163,7 @@ class LiveMarket:
 
     def _cleaned(self, touched: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The last bars of all symbols, cleaned, and those set aside."""
-        recent = _last(self.raw[self.raw["symbol"].isin(touched)], self.reach + LOOK_BACK)
+        recent = _last(self.raw[self.raw["symbol"].isin(touched)], self._judged)
         start = recent["date"].min()
         tail = self.raw[self.raw["date"] >= start]
         earlier = self.state.bars.loc[self.state.bars["date"] < start, "symbol"].value_counts().to_dict()

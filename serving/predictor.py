@@ -24,6 +24,8 @@ from feature_repo.model import (
 from feature_repo.windows import PACKED, unpacked
 
 WINDOWS_VIEW = "windows"
+THREADS = 1
+"""Of one run of the model: a service has other requests for its other cores."""
 
 
 def load_champion(tracking_uri: str, name: str) -> RegisteredModel:
@@ -41,7 +43,7 @@ def load_champion(tracking_uri: str, name: str) -> RegisteredModel:
             f"model '{name}' has no version with the alias 'champion' in {tracking_uri}. "
             "Run `dvc repro -f -s register`."
         )
-    return load_registered(name, version)
+    return load_registered(name, version, THREADS)
 
 
 def open_store(repo: Path) -> Any:

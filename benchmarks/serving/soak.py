@@ -114,7 +114,6 @@ def script(live: pd.DataFrame, rng: np.random.Generator) -> Iterator[Post]:
     Args:
         live: bars sorted by date.
     """
-    accepted = {"new", "late", "quarantined"}
     held_back = live.iloc[:0]
     for _, session in live.groupby("date"):
         session = session.sample(frac=1, random_state=rng)
@@ -124,7 +123,8 @@ def script(live: pd.DataFrame, rng: np.random.Generator) -> Iterator[Post]:
             yield _post(bars.iloc[piece], {"new", "quarantined"})
         yield _post(bars.iloc[:3], {"repeated"})
         if len(held_back):
-            yield _post(held_back, accepted - {"new"} if len(bars) else accepted)
+            passed = held_back["symbol"].isin(bars["symbol"])
+            yield _post(held_back, *({"late" if p else "new", "quarantined"} for p in passed))
         wrong = bars.iloc[[0]].assign(close=bars["close"].iloc[0] * rng.uniform(0.99, 1.01))
         wrong["high"] = wrong[["high", "close"]].max(axis=1)
         wrong["low"] = wrong[["low", "close"]].min(axis=1)
@@ -297,7 +297,7 @@ def _right(answer: Answer, forecasts: dict[str, pd.DataFrame]) -> bool:
     row = table.loc[answer.symbol]
     return bool(
         pd.Timestamp(answer.as_of) == row["as_of"]
-        and np.float32(answer.last_close) == row["close"]
+        and answer.last_close == float(f"{row['close']:.7g}")
         and abs(answer.log_return - row["log_return"]) <= TOLERANCE
         and abs(answer.p_up - row["p_up"]) <= TOLERANCE
     )
