@@ -53,7 +53,11 @@ class State:
     """What is known of each symbol's last sessions; sorted by symbol and date each."""
 
     bars: pd.DataFrame
-    """Clean bars, `segment` and `price_factor` among them."""
+    """Clean bars, `segment` and `price_factor` among them, and the steps that later splits move them by.
+
+    The steps stand apart so that a step back, of a split that was none, leaves every bit as it was: ADX
+    tells ties.
+    """
     daily: pd.DataFrame
     """Their features as Feast's offline store has them, with `created_timestamp` and `segment`."""
 
@@ -81,7 +85,8 @@ class LiveMarket:
         # Twice as many, for the bars of a symbol that is often halted lie further back than the others'.
         self.raw = _last(raw[self.columns].sort_values(ROW), 2 * self._judged)
         self.state = State(
-            _last(state.bars, TAIL + self.reach), _last(state.daily, self.reach + self.window)
+            _last(state.bars, TAIL + self.reach).assign(price_step=1.0, volume_step=1.0),
+            _last(state.daily, self.reach + self.window),
         )
         self.symbols = frozenset(raw["symbol"].dropna())
 
@@ -183,35 +188,37 @@ class LiveMarket:
         held = self.state.bars
         cut = fresh.groupby("symbol")["date"].min()
         cut_of_held = held["symbol"].map(cut)
-        recent = held[held["date"] >= cut_of_held]
+        recent = _stepped(held[held["date"] >= cut_of_held])
         pairs = fresh.merge(recent, on=ROW, how="outer", suffixes=("", "_held"), indicator="side")
-        both = pairs[pairs["side"] == "both"]
-        anchor = both.drop_duplicates("symbol").set_index("symbol")
-
-        # Segments count on from the older bars; a split since then rescales these.
+        anchor = pairs[pairs["side"] == "both"].drop_duplicates("symbol").set_index("symbol")
+        # Segments count on from the older bars.
         offset = anchor["segment_held"] - anchor["segment"]
-        price_step = anchor["price_factor"] / anchor["price_factor_held"]
-        volume_step = (anchor["volume"] / anchor["volume_held"]).where(
-            anchor["volume_held"] > 0, 1 / price_step
-        )
         segment = pairs["segment"] + pairs["symbol"].map(offset).fillna(0)
         differs = (pairs["side"] != "both") | (segment != pairs["segment_held"])
         for name in (*NUMBERS, "price_factor"):
             differs |= pairs[name] != pairs[f"{name}_held"]
         changed_from = pairs[differs].groupby("symbol")["date"].min()
-        changed = changed_from.index
 
-        older = held[held["symbol"].isin(changed) & (held["date"] < cut_of_held)]
-        steps = older["symbol"].map(price_step).fillna(1.0)
+        price_step = anchor["price_factor"] / anchor["price_factor_held"]
+        volume_step = (anchor["volume"] / anchor["volume_held"]).where(
+            anchor["volume_held"] > 0, 1 / price_step
+        )
+        changed = held["symbol"].isin(changed_from.index)
+        older = held[changed & (held["date"] < cut_of_held)]
+        steps = {"price_step": price_step, "volume_step": volume_step}
         older = older.assign(
-            **{name: older[name] * steps for name in (*PRICES, "price_factor")},
-            volume=older["volume"] * older["symbol"].map(volume_step).fillna(1.0),
+            **{
+                name: _near_one(older[name] * older["symbol"].map(step).fillna(1.0))
+                for name, step in steps.items()
+            }
         )
-        newer = fresh[fresh["symbol"].isin(changed)]
+        newer = fresh[fresh["symbol"].isin(changed_from.index)]
         newer = newer.assign(
-            segment=(newer["segment"] + newer["symbol"].map(offset).fillna(0)).astype("int32")
+            segment=(newer["segment"] + newer["symbol"].map(offset).fillna(0)).astype("int32"),
+            price_step=1.0,
+            volume_step=1.0,
         )
-        bars = pd.concat([held[~held["symbol"].isin(changed)], older, newer])
+        bars = pd.concat([held[~changed], older, newer])
         return _last(bars.sort_values(ROW, ignore_index=True), TAIL + self.reach), changed_from
 
     def _orphans(self, bars: pd.DataFrame) -> pd.Series:
@@ -234,7 +241,7 @@ class LiveMarket:
         begin = pd.Series(session_close(changed_from.reset_index(drop=True)).array, changed_from.index)
         touched = held["symbol"].isin(begin.index)
         is_old = ~touched | (held["event_timestamp"] < held["symbol"].map(begin))
-        fresh = daily_features(bars[bars["symbol"].isin(begin.index)])
+        fresh = daily_features(_stepped(bars[bars["symbol"].isin(begin.index)]))
         fresh = fresh[fresh["event_timestamp"] >= fresh["symbol"].map(begin)]
         was = held[~is_old]
         versions = merge(was, fresh, now)
@@ -273,3 +280,16 @@ class LiveMarket:
 def _last(rows: pd.DataFrame, n: int) -> pd.DataFrame:
     """The last `n` rows of each symbol, in their order."""
     return rows.groupby("symbol", sort=False).tail(n).reset_index(drop=True)
+
+
+def _stepped(bars: pd.DataFrame) -> pd.DataFrame:
+    """Bars on the share basis of their symbol's last one."""
+    return bars.assign(
+        **{name: bars[name] * bars["price_step"] for name in (*PRICES, "price_factor")},
+        volume=bars["volume"] * bars["volume_step"],
+    ).drop(columns=["price_step", "volume_step"])
+
+
+def _near_one(steps: pd.Series) -> pd.Series:
+    """Exactly 1 where only rounding is left of steps that undo each other."""
+    return steps.mask((steps - 1).abs() < 1e-9, 1.0)

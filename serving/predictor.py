@@ -54,6 +54,9 @@ def open_store(repo: Path) -> Any:
     typeguard check every call of some hundred methods, for which each is compiled anew at import:
     three quarters of its time.
     """
+    # Before Feast, whose own metrics would have all of the process's kept in files of a temporary folder.
+    import prometheus_client  # noqa: F401
+
     hide = "torch" not in sys.modules
     if hide:
         sys.modules["torch"] = None  # type: ignore[assignment]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import prometheus_client  # noqa: F401  # before Feast, which would have its values kept in files
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent

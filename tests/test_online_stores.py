@@ -120,7 +120,8 @@ def test_forecasts_are_the_models_on_the_offline_windows_bit_for_bit(online):
     for name in ("log_return", "p_up"):
         assert (getattr(forecasts, name) == expected[name].astype(float)).all()
     assert (pd.to_datetime(forecasts.as_of, utc=True) == last["event_timestamp"]).all()
-    assert (forecasts.last_close == last["close"].to_numpy("float32")).all()
+    shown = [float(f"{np.float32(close):.7g}") for close in last["close"]]
+    assert forecasts.last_close.tolist() == shown
 
 
 def test_unknown_symbols_alone_are_no_error(online):
