@@ -54,7 +54,7 @@ def open_store(repo: Path) -> Any:
     typeguard check every call of some hundred methods, for which each is compiled anew at import:
     three quarters of its time.
     """
-    # Before Feast, whose own metrics would have all of the process's kept in files of a temporary folder.
+    # Before Feast, whose own metrics would have the whole process keep its values in files.
     import prometheus_client  # noqa: F401
 
     hide = "torch" not in sys.modules

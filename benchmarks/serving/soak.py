@@ -48,7 +48,7 @@ clean.main(); features.main(); publish.main()
 BAR = ["symbol", "date", "open", "high", "low", "close", "volume"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A forecast that was given; equal ones are checked once."""
 
@@ -256,8 +256,18 @@ class Soak:
                 self.seen.counts["restarts"] += 1
 
 
+@dataclass(frozen=True)
+class State:
+    """What the batch path makes of the bars there are."""
+
+    features: dict[str, tuple[pd.Timestamp, np.ndarray]]
+    """Symbol to the instant and the values of its newest ones, in the order of NAMES."""
+    forecasts: dict[str, dict[str, Any]]
+    """Version to symbol to as_of, last_close, log_return and p_up."""
+
+
 class Oracle:
-    """What the batch path makes of the bars of a state.
+    """The batch path: all bars are cleaned anew, and what comes out differently is computed anew.
 
     Args:
         models: by version.
@@ -266,40 +276,62 @@ class Oracle:
     def __init__(self, raw: pd.DataFrame, models: dict[str, Any]):
         self.raw, self.models = raw, models
         self.params = load_params("clean", CleanParams)
+        self._marks: dict[str, int] = {}
+        self._state = State({}, {version: {} for version in models})
 
     def take(self, bars: pd.DataFrame) -> None:
         self.raw = pd.concat([self.raw, bars]).drop_duplicates(["symbol", "date"], keep="last")
 
-    def state(self) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-        """The newest daily features of each symbol, and each version's forecasts; indexed by symbol."""
+    def state(self) -> State:
         bars, _, _ = clean(self.raw, self.params)
+        marks = pd.util.hash_pandas_object(bars, index=False).groupby(bars["symbol"]).sum().to_dict()
+        same = {symbol for symbol, mark in marks.items() if self._marks.get(symbol) == mark}
+        fresh = (
+            self._computed(bars[~bars["symbol"].isin(same)]) if len(same) < len(marks) else State({}, {})
+        )
+
+        def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+            return {symbol: old[symbol] for symbol in same & old.keys()} | new
+
+        self._marks = marks
+        self._state = State(
+            joined(self._state.features, fresh.features),
+            {
+                version: joined(self._state.forecasts[version], fresh.forecasts.get(version, {}))
+                for version in self.models
+            },
+        )
+        return self._state
+
+    def _computed(self, bars: pd.DataFrame) -> State:
         daily = daily_features(bars)
+        instants = daily["event_timestamp"].array
         symbols = daily["symbol"].to_numpy(object)
-        rows = daily[NAMES].to_numpy("float32")
+        is_last = np.append(symbols[1:] != symbols[:-1], True)
+        values = daily[NAMES].to_numpy("float64")
+        rows = values.astype("float32")
         forecasts = {}
         for version, model in self.models.items():
             ends = window_ends(symbols, rows, model.window)
             ends = ends[np.append(symbols[ends][1:] != symbols[ends][:-1], True)]
             windows = gather(rows, ends, model.window)[:, :, [NAMES.index(f) for f in model.features]]
             answers = run_onnx(model.session, np.ascontiguousarray(windows))
-            known = {
-                "as_of": daily["event_timestamp"].array[ends],
-                "close": rows[ends, NAMES.index("close")],
-            }
-            forecasts[version] = pd.DataFrame(known | answers, index=symbols[ends])
-        return daily.drop_duplicates("symbol", keep="last").set_index("symbol"), forecasts
+            closes = rows[ends, NAMES.index("close")]
+            known = zip(instants[ends], closes, answers["log_return"], answers["p_up"], strict=True)
+            forecasts[version] = dict(zip(symbols[ends], known, strict=True))
+        last = np.flatnonzero(is_last)
+        return State({symbols[i]: (instants[i], values[i]) for i in last}, forecasts)
 
 
-def _right(answer: Answer, forecasts: dict[str, pd.DataFrame]) -> bool:
-    table = forecasts[answer.version]
-    if answer.symbol not in table.index:
+def _right(answer: Answer, forecasts: dict[str, dict[str, Any]]) -> bool:
+    if answer.symbol not in forecasts[answer.version]:
         return False
-    row = table.loc[answer.symbol]
+    as_of, close, log_return, p_up = forecasts[answer.version][answer.symbol]
     return bool(
-        pd.Timestamp(answer.as_of) == row["as_of"]
-        and answer.last_close == float(f"{row['close']:.7g}")
-        and abs(answer.log_return - row["log_return"]) <= TOLERANCE
-        and abs(answer.p_up - row["p_up"]) <= TOLERANCE
+        pd.Timestamp(answer.as_of) == as_of
+        and answer.last_close == float(f"{close:.7g}")
+        and abs(answer.log_return - log_return) <= TOLERANCE
+        and abs(answer.p_up - p_up) <= TOLERANCE
     )
 
 
@@ -312,20 +344,22 @@ def judged(seen: Seen, oracle: Oracle) -> tuple[list[Answer], list[tuple]]:
         asked = [a for a in answers if a.oldest <= number <= a.newest]
         looked_up = [f for f in features if f[0] <= number <= f[1]]
         if asked or looked_up:
-            daily, forecasts = oracle.state()
-            answers -= {a for a in asked if _right(a, forecasts)}
-            features -= {f for f in looked_up if _same(f, daily)}
+            state = oracle.state()
+            answers -= {a for a in asked if _right(a, state.forecasts)}
+            features -= {f for f in looked_up if _same(f, state.features)}
     return list(answers), list(features)
 
 
-def _same(told: tuple[int, int, str, str, tuple], daily: pd.DataFrame) -> bool:
+def _same(
+    told: tuple[int, int, str, str, tuple], features: dict[str, tuple[pd.Timestamp, np.ndarray]]
+) -> bool:
     _, _, symbol, as_of, values = told
-    if symbol not in daily.index:
+    if symbol not in features:
         return False
-    row = daily.loc[symbol]
+    instant, wanted = features[symbol]
     mine = np.array([np.nan if v is None else v for v in values], float)
-    same = np.isclose(mine, row[NAMES].to_numpy(float), rtol=1e-9, atol=1e-12, equal_nan=True).all()
-    return bool(same and pd.Timestamp(as_of) == row["event_timestamp"])
+    same = np.isclose(mine, wanted, rtol=1e-9, atol=1e-12, equal_nan=True).all()
+    return bool(same and pd.Timestamp(as_of) == instant)
 
 
 def unlogged(seen: Seen, url: str) -> list[Answer]:
@@ -373,8 +407,8 @@ def soak(
         for version in client.search_model_versions(f"name='{registry.model}'")
     }
     oracle = Oracle(read_parquet(RAW_BARS), models)
-    _, forecasts = oracle.state()
     champion = str(client.get_model_version_by_alias(registry.model, "champion").version)
+    symbols = list(oracle.state().forecasts[champion])
     # The champion last: the first swap is then to another.
     versions = [*(version for version in models if version != champion), champion]
     service = pitwise_serve(folder)
@@ -390,7 +424,7 @@ def soak(
 
     posts = list(script(live, np.random.default_rng(seed)))
     ready_seconds = service.start()
-    at_work = Soak(service, forecasts[champion].index.tolist(), versions, seed)
+    at_work = Soak(service, symbols, versions, seed)
     at_work.seen.offices.append((-np.inf, champion))
     restarts = [kill_service, kill_redis] if redis else [kill_service]
     try:
