@@ -105,7 +105,7 @@ class LiveMarket:
         Returns:
             an outcome for each, in their order, and the bars to take.
         """
-        bars = self._with_adjusted_close(bars).reset_index(drop=True)
+        bars = self._with_adjusted_close(bars)
         held = self.raw.merge(bars[ROW], on=ROW)
         held = held.drop_duplicates(ROW, keep="last").set_index(ROW)[self.columns[2:]]
         newest = self.raw.groupby("symbol")["date"].max()
@@ -133,12 +133,16 @@ class LiveMarket:
         return outcomes, bars[taken]
 
     def _with_adjusted_close(self, bars: pd.DataFrame) -> pd.DataFrame:
-        """Where it is not given, the vendor's adjustment goes on from the symbol's last bar."""
-        bars = bars.reindex(columns=self.columns)
+        """Where it is not given, the bar's own held adjustment, or that of the symbol's last bar."""
+        bars = bars.reindex(columns=self.columns).reset_index(drop=True)
         if ADJUSTED_CLOSE in bars:
             last = self.raw.drop_duplicates("symbol", keep="last").set_index("symbol")
             factor = bars["symbol"].map(last[ADJUSTED_CLOSE] / last["close"])
-            bars[ADJUSTED_CLOSE] = bars[ADJUSTED_CLOSE].astype("float64").fillna(bars["close"] * factor)
+            known = self.raw.drop_duplicates(ROW, keep="last")[[*ROW, "close", ADJUSTED_CLOSE]]
+            held = bars[ROW].merge(known, on=ROW, how="left")
+            factor = (held[ADJUSTED_CLOSE] / held["close"]).fillna(factor)
+            usual = held[ADJUSTED_CLOSE].where(bars["close"] == held["close"], bars["close"] * factor)
+            bars[ADJUSTED_CLOSE] = bars[ADJUSTED_CLOSE].astype("float64").fillna(usual)
         return bars
 
     def take(self, bars: pd.DataFrame) -> None:
