@@ -110,7 +110,8 @@ class LiveMarket:
         held = held.drop_duplicates(ROW, keep="last").set_index(ROW)[self.columns[2:]]
         newest = self.raw.groupby("symbol")["date"].max()
         reason = reasons(bars)
-        reason[(reason == "") & ~bars["symbol"].isin(self.symbols)] = "unknown_symbol"
+        named = bars["symbol"].notna() & (bars["symbol"] != "")
+        reason[named & ~bars["symbol"].isin(self.symbols)] = "unknown_symbol"
         sessions = session_number(bars["date"])
         last = session_number(pd.Series([self.raw["date"].max()]))[0]
         reason[(reason == "") & (sessions < last - self.correction_sessions)] = "too_old"

@@ -54,7 +54,7 @@ class Bar(_Request):
 
 class BarsRequest(_Request):
     bars: list[Bar] = Field(
-        description="In any order; all bars of one symbol and session but the last are overruled.",
+        description="In any order. Of bars of one symbol and session that differ, none is taken.",
         json_schema_extra={"minItems": 1},
     )
 
@@ -105,7 +105,7 @@ class BarOutcome(BaseModel):
     symbol: str
     date: str
     outcome: str = Field(
-        description="`new`, `late` (older than the newest), `repeated`, `corrected`: taken. "
+        description="`new`, `late` (older than the newest), `corrected`: taken. `repeated`: held. "
         "`quarantined`: kept aside, it failed a check of the market's. `refused`: not taken."
     )
     reason: str = Field(description="Of the last two.")

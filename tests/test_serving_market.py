@@ -244,6 +244,7 @@ def test_a_vendors_adjusted_close_goes_on_from_the_last_bar_where_it_is_not_give
     assert taken["adj_close"].item() == new["close"].item() * 0.5
     _, taken = market.judge(new.assign(adj_close=new["close"] * 0.4))
     assert taken["adj_close"].item() == new["close"].item() * 0.4
+    assert judged(market, new.assign(symbol="NOSUCH")) == [("refused", "unknown_symbol")]
     again = bar(raw, -7)
     adjusted.loc[adjusted["date"] == again["date"].item(), "adj_close"] *= 0.99
     market = live_market(adjusted[adjusted["date"] < np.sort(raw["date"].unique())[-5]])
