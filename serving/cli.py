@@ -167,12 +167,15 @@ def show(as_json: Json = False) -> None:
     from serving.registry import versions
 
     rows = versions(registry.tracking_uri, registry.model)
-    table = _table("version", "kind", "alias", "created", ">skill", ">direction", ">always up", "gate")
+    table = _table("version", "kind", "alias", "created", ">skill", ">direction", ">always up")
+    told = []
     table.caption = "skill: of the squared error, against persistence; direction: calls that were right"
     for row in rows:
         own = row["metrics"].get(row["kind"], {})
         up = row["metrics"].get("always_up", {})
-        notes = [row["gate"], *(f"{term['by']}: {term['reason']}" for term in row["terms"][-1:])]
+        terms = [term for term in row["terms"][-1:] if term["reason"] != row["gate"]]
+        notes = [row["gate"], *(f"{term['by']}: {term['reason']}" for term in terms)]
+        told += [f"{row['version']}: {escape(note)}" for note in notes if note]
         table.add_row(
             row["version"],
             row["kind"] or "unknown",
@@ -181,9 +184,8 @@ def show(as_json: Json = False) -> None:
             f"{own['skill_vs_persistence']:+.5f}" if "skill_vs_persistence" in own else "-",
             f"{own['direction_accuracy']:.1%}" if "direction_accuracy" in own else "-",
             f"{up['direction_accuracy']:.1%}" if "direction_accuracy" in up else "-",
-            escape("; ".join(dict.fromkeys(filter(None, notes)))),
         )
-    _print({"model": registry.model, "versions": rows}, as_json, table)
+    _print({"model": registry.model, "versions": rows}, as_json, table, *told)
 
 
 @model_app.command()
