@@ -213,6 +213,8 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
 
 def _read(source: DataSource, repo_path: str, config: RepoConfig) -> ibis.Table:
     """The rows of a source, and those pushed to it, that had been created by the store's `known_at`."""
+    # DuckDB takes a file that was replaced within a second for the one it has in its cache.
+    ibis.get_backend().raw_sql("SET enable_external_file_cache = false")
     rows = duckdb._read_data_source(source, repo_path)
     if config.offline_store.pushed and isinstance(source, FileSource):
         parts = sorted(pushed_rows(source.path).glob("*.parquet"))
