@@ -116,7 +116,7 @@ class LiveBars:
 
     def _load(self) -> None:
         """The market as the pipeline left it, and the live bars that it does not have yet."""
-        self._published = PUBLISHED.stat().st_mtime_ns if PUBLISHED.exists() else 0
+        run = _published_at()
         published = read_json(PUBLISHED)
         raw, bars = read_parquet(RAW_BARS), read_parquet(CLEAN_BARS)
         recent = pd.Timestamp(published["last_event_timestamp"]) - pd.Timedelta(days=400)
@@ -132,28 +132,30 @@ class LiveBars:
         )
         newer = (in_batch["_merge"] == "left_only") | (waiting["received_at"] > _retrieved_at())
         waiting = waiting[newer & waiting["symbol"].isin(self._market.symbols)]
+        # What was pushed may be of bars that were corrected or set aside since, or half of what was due.
+        in_doubt = pushed_rows(DAILY_FEATURES).exists()
+        if in_doubt:
+            self._behind = set(bars.loc[bars["date"] == bars["date"].max(), "symbol"])
         sessions = np.sort(waiting["date"].unique())
-        for start in range(0, len(sessions), SESSIONS_AT_ONCE):
+        for start in range(0, max(len(sessions), 1), SESSIONS_AT_ONCE):
             part = waiting[waiting["date"].isin(sessions[start : start + SESSIONS_AT_ONCE])]
             self._market.take(part[self._market.columns])
             self._behind |= set(part["symbol"])
-            self._catch_up()
-        if waiting.empty and pushed_rows(DAILY_FEATURES).exists():
-            # What was pushed may be of bars that the pipeline has set aside since.
-            self._behind = set(bars.loc[bars["date"] == bars["date"].max(), "symbol"])
-            self._catch_up()
+            if self._behind:
+                self._catch_up(in_doubt)
+        self._published = run
 
     def _refresh(self) -> None:
         """Begin anew from what the pipeline has published since; catch up if the store was away."""
-        if PUBLISHED.exists() and PUBLISHED.stat().st_mtime_ns != self._published:
+        if _published_at() not in (0, self._published):
             self._load()
             LOG.info("live bars go on from the pipeline's new run")
         if self._behind:
             self._catch_up()
 
-    def _catch_up(self) -> dict[tuple[str, pd.Timestamp], str]:
+    def _catch_up(self, in_doubt: bool = False) -> dict[tuple[str, pd.Timestamp], str]:
         """Compute and push what the bars taken have changed; the reasons of bars set aside."""
-        state, versions, aside = self._market.recompute(self._behind, pd.Timestamp.now("UTC"))
+        state, versions, aside = self._market.recompute(self._behind, pd.Timestamp.now("UTC"), in_doubt)
         try:
             self._push(versions)
         except Exception as error:  # any error of any online store
@@ -167,13 +169,17 @@ class LiveBars:
         return aside
 
     def _push(self, versions: Versions) -> None:
-        """Offline first: whoever materializes in between then finds the newest rows there."""
+        """Offline first: whoever materializes in between then finds the newest rows there.
+
+        The daily rows after the windows: where a kill comes in between, the next start finds from them
+        what is still to do.
+        """
         from feast.data_source import PushMode
 
         with online_writer():
             for source, rows, to in (
-                ("daily_push", versions.daily, PushMode.OFFLINE),
                 ("windows_push", versions.windows, PushMode.OFFLINE),
+                ("daily_push", versions.daily, PushMode.OFFLINE),
                 ("daily_push", versions.online_daily, PushMode.ONLINE),
                 ("windows_push", versions.online_windows, PushMode.ONLINE),
             ):
@@ -187,6 +193,10 @@ class LiveBars:
                     self._refresh()
             except (StoreError, DataError) as error:
                 LOG.warning("live bars wait: %s", error)
+
+
+def _published_at() -> int:
+    return PUBLISHED.stat().st_mtime_ns if PUBLISHED.exists() else 0
 
 
 def _history(since: pd.Timestamp) -> pd.DataFrame:

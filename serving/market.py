@@ -8,6 +8,7 @@ is older than any check looks back stays as it was.
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from feature_repo.bars import ADJUSTED_CLOSE, COLUMNS, NUMBERS, PRICES
@@ -15,7 +16,7 @@ from feature_repo.clean import CleanParams, clean, reasons
 from feature_repo.features import daily_features
 from feature_repo.indicators import NAMES, TAIL
 from feature_repo.revisions import CREATED, KEYS, known, merge
-from feature_repo.sessions import EXCHANGE_ZONE, session_close, session_number
+from feature_repo.sessions import session_close, session_number
 from feature_repo.windows import gather, packed, window_ends
 
 LOOK_BACK = 80
@@ -23,6 +24,7 @@ LOOK_BACK = 80
 LONGEST = 21
 """Bars of the longest indicator that forgets; the others never quite do, see `indicators.TAIL`."""
 ROW = ["symbol", "date"]
+EVER = pd.Timestamp(0, tz="UTC")
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,10 @@ class LiveMarket:
         self._judged = self.reach + LOOK_BACK
         # Twice as many, for the bars of a symbol that is often halted lie further back than the others'.
         self.raw = _last(raw[self.columns].sort_values(ROW), 2 * self._judged)
+        self._since = self._held_since(state)
         self.state = State(
             _last(state.bars, TAIL + self.reach).assign(price_step=1.0, volume_step=1.0),
-            _last(state.daily, self.reach + self.window),
+            self._held(state.daily),
         )
         self.symbols = frozenset(raw["symbol"].dropna())
 
@@ -152,21 +155,25 @@ class LiveMarket:
         self.raw = _last(raw.sort_values(ROW), 2 * self._judged)
 
     def recompute(
-        self, touched: set[str], now: pd.Timestamp
+        self, touched: set[str], now: pd.Timestamp, in_doubt: bool = False
     ) -> tuple[State, Versions, dict[tuple[str, pd.Timestamp], str]]:
         """What the bars taken have changed; the state itself stays as it is until the caller sets it.
 
         Args:
             touched: symbols whose raw bars may have changed.
+            in_doubt: the features held may not be of the bars held, as after a kill between two pushes.
+                All are computed anew, and the newest go online again.
 
         Returns:
             the new state, the rows that changed, and the reason of each recent bar set aside.
         """
         fresh, quarantine = self._cleaned(touched)
         bars, changed_from = self._spliced(fresh)
-        changed_from = pd.concat([changed_from, self._orphans(bars)]).groupby(level=0).min()
+        if in_doubt:
+            everything = self.state.daily.groupby("symbol")["event_timestamp"].min()
+            changed_from = pd.concat([changed_from, everything]).groupby(level=0).min()
         now = max(now, self.state.daily[CREATED].max() + pd.Timedelta(1, "us"))
-        daily, versions = self._featured(bars, changed_from, now)
+        daily, versions = self._featured(bars, changed_from, now, in_doubt)
         aside = zip(quarantine["symbol"], quarantine["date"], quarantine["reason"], strict=True)
         reasons_of = {(symbol, date): reason for symbol, date, reason in aside}
         return State(bars, daily), versions, reasons_of
@@ -202,12 +209,16 @@ class LiveMarket:
         differs = (pairs["side"] != "both") | (segment != pairs["segment_held"])
         for name in (*NUMBERS, "price_factor"):
             differs |= pairs[name] != pairs[f"{name}_held"]
-        changed_from = pairs[differs].groupby("symbol")["date"].min()
+        changed_from = session_close(pairs[differs].groupby("symbol")["date"].min())
 
         price_step = anchor["price_factor"] / anchor["price_factor_held"]
         volume_step = (anchor["volume"] / anchor["volume_held"]).where(
             anchor["volume_held"] > 0, 1 / price_step
         )
+        # A step moves all the bars before it, however far back a window reaches.
+        is_moved = changed_from.index.isin(anchor.index[(price_step != 1) | (volume_step != 1)])
+        since = self._since.reindex(changed_from.index, fill_value=EVER)
+        changed_from = changed_from.mask(is_moved, since)
         changed = held["symbol"].isin(changed_from.index)
         older = held[changed & (held["date"] < cut_of_held)]
         steps = {"price_step": price_step, "volume_step": volume_step}
@@ -226,44 +237,53 @@ class LiveMarket:
         bars = pd.concat([held[~changed], older, newer])
         return _last(bars.sort_values(ROW, ignore_index=True), TAIL + self.reach), changed_from
 
-    def _orphans(self, bars: pd.DataFrame) -> pd.Series:
-        """The first session of each symbol with features and no bar: the pipeline has set it aside."""
-        recent = _last(self.state.daily[KEYS], self.reach)
-        bars = _last(bars[ROW], self.reach + self.window)
-        found = bars[["symbol"]].assign(event_timestamp=session_close(bars["date"]))
-        sides = recent.merge(found, on=KEYS, how="left", indicator="side")
-        alone = sides[sides["side"] == "left_only"]
-        sessions = (
-            alone["event_timestamp"].dt.tz_convert(EXCHANGE_ZONE).dt.normalize().dt.tz_localize(None)
-        )
-        return sessions.groupby(alone["symbol"]).min()
+    def _held_since(self, state: State) -> pd.Series:
+        """The first session of each symbol whose features are held until the pipeline runs again.
+
+        It does not move on with new bars: what looks like a split moves all the rows that are held, and
+        when it turns out to be none, every one of them must come back.
+        """
+        last_bars = _last(state.bars[ROW], self.reach + self.window).groupby("symbol")["date"]
+        since, until = session_close(last_bars.min()), session_close(last_bars.max())
+        daily = state.daily[state.daily["event_timestamp"] <= state.daily["symbol"].map(until)]
+        # The last whole window may lie further back, before a spin-off.
+        ends = self._window_ends(daily)
+        symbols, instants = daily["symbol"].to_numpy(object), daily["event_timestamp"].array
+        begins = pd.Series(instants[ends - self.window + 1], symbols[ends]).groupby(level=0).max()
+        since = pd.concat([since, begins]).groupby(level=0).min()
+        return since.clip(lower=state.daily["event_timestamp"].min())
+
+    def _held(self, daily: pd.DataFrame) -> pd.DataFrame:
+        begin = daily["symbol"].map(self._since)
+        return daily[begin.isna() | (daily["event_timestamp"] >= begin)].reset_index(drop=True)
 
     def _featured(
-        self, bars: pd.DataFrame, changed_from: pd.Series, now: pd.Timestamp
+        self, bars: pd.DataFrame, changed_from: pd.Series, now: pd.Timestamp, all_online: bool
     ) -> tuple[pd.DataFrame, Versions]:
-        """The features, and their versions since `changed_from`, of the symbols it names."""
+        """The features, and their versions since `changed_from`, of the symbols it names.
+
+        Args:
+            all_online: the newest rows of all these symbols, and not only of those that have changed.
+        """
         held = self.state.daily
-        begin = pd.Series(session_close(changed_from.reset_index(drop=True)).array, changed_from.index)
-        touched = held["symbol"].isin(begin.index)
-        is_old = ~touched | (held["event_timestamp"] < held["symbol"].map(begin))
-        fresh = daily_features(_stepped(bars[bars["symbol"].isin(begin.index)]))
-        fresh = fresh[fresh["event_timestamp"] >= fresh["symbol"].map(begin)]
+        touched = held["symbol"].isin(changed_from.index)
+        is_old = ~touched | (held["event_timestamp"] < held["symbol"].map(changed_from))
+        fresh = self._held(daily_features(_stepped(bars[bars["symbol"].isin(changed_from.index)])))
+        fresh = fresh[fresh["event_timestamp"] >= fresh["symbol"].map(changed_from)]
         was = held[~is_old]
         versions = merge(was, fresh, now)
         versions = versions[versions[CREATED] == now].reset_index(drop=True)
-        daily = pd.concat(
-            [held[is_old], known(pd.concat([was, versions]).sort_values([*KEYS, CREATED]))]
-        )
-        daily = _last(daily.sort_values(KEYS, ignore_index=True), self.reach + self.window)
+        daily = known(pd.concat([held, versions]).sort_values([*KEYS, CREATED]))
 
-        mine = daily[daily["symbol"].isin(begin.index)]
+        mine = daily[daily["symbol"].isin(changed_from.index if all_online else versions["symbol"])]
         windows = self._windows(mine)
-        newest = windows.drop_duplicates("symbol", keep="last")
-        changed = windows[windows["event_timestamp"] >= windows["symbol"].map(begin)]
-        before = self._windows(held[touched], with_values=False)
-        before = before[before["event_timestamp"] >= before["symbol"].map(begin)]
+        first = versions.groupby("symbol")["event_timestamp"].min()
+        changed = windows[windows["event_timestamp"] >= windows["symbol"].map(first)]
+        before = self._windows(held[held["symbol"].isin(first.index)], with_values=False)
+        before = before[before["event_timestamp"] >= before["symbol"].map(first)]
         gone = before.merge(changed[KEYS], on=KEYS, how="left", indicator="side")
         gone = gone.loc[gone["side"] == "left_only", KEYS].assign(window=None)
+        newest = windows.drop_duplicates("symbol", keep="last")
         features = [*KEYS, CREATED, *NAMES]
         return daily, Versions(
             versions,
@@ -274,12 +294,18 @@ class LiveMarket:
             newest.assign(**{CREATED: now})[[*KEYS, CREATED, "window"]].reset_index(drop=True),
         )
 
+    def _window_ends(self, daily: pd.DataFrame) -> np.ndarray:
+        rows = daily[NAMES].to_numpy("float32")
+        return window_ends(daily["symbol"].to_numpy(object), rows, self.window)
+
     def _windows(self, daily: pd.DataFrame, with_values: bool = True) -> pd.DataFrame:
         """The whole windows in these rows: symbol, event_timestamp and, if asked for, window."""
-        rows = daily[NAMES].to_numpy("float32")
-        ends = window_ends(daily["symbol"].to_numpy(object), rows, self.window)
+        ends = self._window_ends(daily)
         found = daily[KEYS].iloc[ends].reset_index(drop=True)
-        return found.assign(window=packed(gather(rows, ends, self.window))) if with_values else found
+        if with_values:
+            values = gather(daily[NAMES].to_numpy("float32"), ends, self.window)
+            found["window"] = packed(values)
+        return found
 
 
 def _last(rows: pd.DataFrame, n: int) -> pd.DataFrame:

@@ -323,31 +323,30 @@ class Oracle:
         return State({symbols[i]: (instants[i], values[i]) for i in last}, forecasts)
 
 
-def _right(answer: Answer, forecasts: dict[str, dict[str, Any]]) -> bool:
+def _gap(answer: Answer, forecasts: dict[str, dict[str, Any]]) -> float:
+    """How far its log_return or p_up is off; infinite where it is of another session or close."""
     if answer.symbol not in forecasts[answer.version]:
-        return False
+        return np.inf
     as_of, close, log_return, p_up = forecasts[answer.version][answer.symbol]
-    return bool(
-        pd.Timestamp(answer.as_of) == as_of
-        and answer.last_close == float(f"{close:.7g}")
-        and abs(answer.log_return - log_return) <= TOLERANCE
-        and abs(answer.p_up - p_up) <= TOLERANCE
-    )
+    if pd.Timestamp(answer.as_of) != as_of or answer.last_close != float(f"{close:.7g}"):
+        return np.inf
+    return float(max(abs(answer.log_return - log_return), abs(answer.p_up - p_up)))
 
 
-def judged(seen: Seen, oracle: Oracle) -> tuple[list[Answer], list[tuple]]:
-    """The forecasts and the features that no state explains."""
-    answers, features = set(seen.answers), set(seen.features)
+def judged(seen: Seen, oracle: Oracle) -> tuple[dict[Answer, float], list[tuple]]:
+    """The forecasts that no state explains, each with its gap to the nearest one, and such features."""
+    gaps = dict.fromkeys(seen.answers, np.inf)
+    features = set(seen.features)
     for number in range(len(seen.posts) + 1):
         if number:
             oracle.take(seen.posts[number - 1].applied)
-        asked = [a for a in answers if a.oldest <= number <= a.newest]
+        asked = [a for a, gap in gaps.items() if gap > TOLERANCE and a.oldest <= number <= a.newest]
         looked_up = [f for f in features if f[0] <= number <= f[1]]
         if asked or looked_up:
             state = oracle.state()
-            answers -= {a for a in asked if _right(a, state.forecasts)}
+            gaps |= {a: min(gaps[a], _gap(a, state.forecasts)) for a in asked}
             features -= {f for f in looked_up if _same(f, state.features)}
-    return list(answers), list(features)
+    return {a: gap for a, gap in gaps.items() if gap > TOLERANCE}, list(features)
 
 
 def _same(
@@ -435,7 +434,7 @@ def soak(
     wrong_forecasts, wrong_features = judged(seen, oracle)
     wrong = [
         *seen.wrong,
-        *map(str, wrong_forecasts),
+        *(f"{told}, off by {gap:.1g}" for told, gap in wrong_forecasts.items()),
         *(f"features {told[:4]}" for told in wrong_features),
     ]
     wrong += [f"not in the log: {told}" for told in unlogged(seen, "sqlite:///data/predictions/log.db")]
