@@ -40,6 +40,11 @@ def session_close(dates: pd.Series) -> pd.Series:
     return dates.map(_closes())
 
 
+def session_day(close: pd.Timestamp) -> pd.Timestamp:
+    """The date (naive midnight) of the session that closed at an instant (aware)."""
+    return close.tz_convert(EXCHANGE_ZONE).normalize().tz_localize(None)
+
+
 def session_number(dates: pd.Series) -> np.ndarray:
     """Position of each session in the calendar: two sessions are adjacent if these differ by 1."""
     return _closes().index.get_indexer(pd.DatetimeIndex(dates))

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -30,6 +31,17 @@ RETRY_SECONDS = 30.0
 """A refused version that the alias still points to is tried again: the fault may be the store's."""
 
 logger = logging.getLogger("pitwise.serving")
+
+
+@contextmanager
+def one_reason(version: str) -> Iterator[None]:
+    """Any error of fetching or running a version is a StoreError: a foreign file fails in many ways."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"{version} cannot be fetched or run ({_one_line(error)})") from error
 
 
 def self_check(predictor: Predictor, symbols: Sequence[str]) -> None:
@@ -160,13 +172,9 @@ class LiveChampion:
             self.poll()
 
     def _admitted(self, load: Callable[[], RegisteredModel]) -> Predictor:
-        try:
+        with one_reason("it"):
             predictor = Predictor(load(), self._store)
             self_check(predictor, self._probe()[:PROBED])
-        except StoreError:
-            raise
-        except Exception as error:  # a foreign file, a server and a disk fail in many ways
-            raise StoreError(f"it cannot be fetched or run ({_one_line(error)})") from error
         return predictor
 
     def _warn_once(self, what: str, why: str) -> None:

@@ -68,16 +68,16 @@ def predict(
 
     registry = load_params("registry", RegistryParams)
 
-    from serving.champion import PROBED, self_check
+    from serving.champion import PROBED, one_reason, self_check
     from serving.predictor import Predictor, load_champion, open_store
     from serving.registry import open_registry
 
-    with open_registry(registry.tracking_uri, registry.model):
+    with one_reason("the champion"), open_registry(registry.tracking_uri, registry.model):
         champion = load_champion(registry.tracking_uri, registry.model)
-    predictor = Predictor(champion, open_store(FEAST_REPO))
-    forecasts = predictor.forecast(list(dict.fromkeys(symbols)))
-    if forecasts.symbols:
-        self_check(predictor, forecasts.symbols[:PROBED])
+        predictor = Predictor(champion, open_store(FEAST_REPO))
+        forecasts = predictor.forecast(list(dict.fromkeys(symbols)))
+        if forecasts.symbols:
+            self_check(predictor, forecasts.symbols[:PROBED])
     rows = forecasts.frame().assign(last_close=forecasts.last_close)
     rows["as_of"] = rows["as_of"].map(lambda instant: instant.isoformat())
     table = _table("symbol", "as of", ">last close", ">forecast", ">log return", ">p(up)")

@@ -8,7 +8,13 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from feature_repo.sessions import EXCHANGE_ZONE, next_session, session_close, session_number
+from feature_repo.sessions import (
+    EXCHANGE_ZONE,
+    next_session,
+    session_close,
+    session_day,
+    session_number,
+)
 
 
 class Session(NamedTuple):
@@ -25,7 +31,7 @@ class Session(NamedTuple):
 @lru_cache(maxsize=4096)
 def _session_at(microseconds: int) -> Session:
     instant = pd.Timestamp(microseconds, unit="us", tz="UTC")
-    day = instant.tz_convert(EXCHANGE_ZONE).normalize().tz_localize(None)
+    day = session_day(instant)
     as_of = instant.isoformat().replace("+00:00", "Z")
     return Session(int(session_number(pd.Series([day]))[0]), as_of, str(next_session(day).date()))
 

@@ -14,7 +14,6 @@ from feature_repo.artifacts import (
 )
 from feature_repo.indicators import NAMES
 from feature_repo.model import RegisteredModel, RegistryParams, run_onnx_over
-from feature_repo.sessions import EXCHANGE_ZONE, next_session
 from feature_repo.stage import Params, load_params, run_stage
 from feature_repo.windows import window_ends
 
@@ -54,7 +53,7 @@ def main() -> None:
     registry = load_params("registry", RegistryParams)
     rows = read_parquet(ROWS)
 
-    from serving.prediction_log import append, open_log
+    from serving.prediction_log import append, open_log, session_after
     from serving.predictor import Predictor, load_champion, open_store
 
     champion = load_champion(registry.tracking_uri, registry.model)
@@ -64,8 +63,7 @@ def main() -> None:
     # A symbol that has stopped trading has no next session to forecast.
     newest = predictions["as_of"].max()
     predictions = predictions[predictions["as_of"] == newest].reset_index(drop=True)
-    session = newest.tz_convert(EXCHANGE_ZONE).normalize().tz_localize(None)
-    predictions["for_session"] = next_session(session).date()
+    predictions["for_session"] = session_after(newest)
 
     write_parquet(predictions, LATEST_PREDICTIONS)
     write_parquet(history(champion, rows, params), PREDICTION_HISTORY)

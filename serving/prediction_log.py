@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from feature_repo.errors import StoreError
-from feature_repo.sessions import EXCHANGE_ZONE, next_session
+from feature_repo.sessions import next_session, session_day
 
 
 class Instant(sa.TypeDecorator):
@@ -81,8 +81,7 @@ def open_log(url: str) -> sa.Engine:
 
 def session_after(as_of: datetime) -> date:
     """The session that a forecast made at a session's close (aware) is for."""
-    session = pd.Timestamp(as_of).tz_convert(EXCHANGE_ZONE).normalize().tz_localize(None)
-    return next_session(session).date()
+    return next_session(session_day(pd.Timestamp(as_of))).date()
 
 
 def insert(engine: sa.Engine, rows: list[dict[str, Any]]) -> int:

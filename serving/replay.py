@@ -10,7 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import chdir
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -54,7 +55,7 @@ def replay(
     params = load_params("clean", CleanParams)
     champion = load_champion(registry.tracking_uri, registry.model)
     console.print(f"the pipeline on the bars before {sessions[0]:%Y-%m-%d} ...")
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, _settings_of_the_folder():
         _make_workspace(Path(folder), raw[raw["date"] < sessions[0]])
         with chdir(folder):
             played = _play(raw, sessions, champion, correction_sessions, console)
@@ -78,6 +79,17 @@ def _sessions(raw: pd.DataFrame, first: str | None, last: str | None) -> list[pd
     return chosen.tolist()
 
 
+@contextmanager
+def _settings_of_the_folder() -> Iterator[None]:
+    """No store but the scratch one, wherever the user's environment says that Feast's settings are."""
+    elsewhere = os.environ.pop("FEAST_FS_YAML_FILE_PATH", None)
+    try:
+        yield
+    finally:
+        if elsewhere:
+            os.environ["FEAST_FS_YAML_FILE_PATH"] = elsewhere
+
+
 def _make_workspace(folder: Path, raw: pd.DataFrame) -> None:
     """A workspace up to stage `publish`, with an online store of its own."""
     shutil.copytree(Path(feature_repo.__file__).parent, folder / FEAST_REPO)
@@ -88,7 +100,6 @@ def _make_workspace(folder: Path, raw: pd.DataFrame) -> None:
     settings.write_text(yaml.safe_dump(own))
     write_parquet(raw, folder / RAW_BARS)
     environment = os.environ | {"PYTHONPATH": str(folder)}
-    environment.pop("FEAST_FS_YAML_FILE_PATH", None)
     for stage in ("clean", "features", "publish"):
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", f"feature_repo.{stage}"],
@@ -108,15 +119,8 @@ def _play(
     correction_sessions: int,
     console: Console,
 ) -> dict[str, Any]:
-    elsewhere = os.environ.pop(
-        "FEAST_FS_YAML_FILE_PATH", None
-    )  # the scratch store is the one in its folder
-    try:
-        live = LiveBars(open_store(FEAST_REPO.resolve()), correction_sessions)
-        predictor = Predictor(champion, open_store(FEAST_REPO.resolve()))
-    finally:
-        if elsewhere:
-            os.environ["FEAST_FS_YAML_FILE_PATH"] = elsewhere
+    live = LiveBars(open_store(FEAST_REPO.resolve()), correction_sessions)
+    predictor = Predictor(champion, open_store(FEAST_REPO.resolve()))
     outcomes: dict[str, int] = {}
     seconds, forecasts = [], 0
     columns = (
