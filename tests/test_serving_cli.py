@@ -115,6 +115,20 @@ def test_predict_of_unknown_symbols_alone_exits_with_1(folder):
     assert done.stderr == "error: the online store has no window of NOSUCH.\n"
 
 
+def test_a_champion_that_cannot_be_opened_is_one_line(folder):
+    import mlflow
+
+    uri = mlflow.MlflowClient().get_model_version_download_uri("pitwise", "1")
+    model = Path(mlflow.artifacts.download_artifacts(uri)) / "model.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(b"not a model")
+    done = pitwise(folder, "predict", "S000")
+    model.write_bytes(whole)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the champion cannot be fetched or run (InvalidProtobuf")
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_champion_is_shown_promoted_and_rolled_back(folder):
     assert (
         "version 2 is champion now, in place of version 1"
