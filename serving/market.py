@@ -258,12 +258,13 @@ class LiveMarket:
         return daily[begin.isna() | (daily["event_timestamp"] >= begin)].reset_index(drop=True)
 
     def _featured(
-        self, bars: pd.DataFrame, changed_from: pd.Series, now: pd.Timestamp, all_online: bool
+        self, bars: pd.DataFrame, changed_from: pd.Series, now: pd.Timestamp, in_doubt: bool
     ) -> tuple[pd.DataFrame, Versions]:
         """The features, and their versions since `changed_from`, of the symbols it names.
 
         Args:
-            all_online: the newest rows of all these symbols, and not only of those that have changed.
+            in_doubt: the newest rows of all these symbols go online, and not only of those that have
+                changed.
         """
         held = self.state.daily
         touched = held["symbol"].isin(changed_from.index)
@@ -271,11 +272,13 @@ class LiveMarket:
         fresh = self._held(daily_features(_stepped(bars[bars["symbol"].isin(changed_from.index)])))
         fresh = fresh[fresh["event_timestamp"] >= fresh["symbol"].map(changed_from)]
         was = held[~is_old]
+        if in_doubt:
+            fresh = _as_held(fresh, was)
         versions = merge(was, fresh, now)
         versions = versions[versions[CREATED] == now].reset_index(drop=True)
         daily = known(pd.concat([held, versions]).sort_values([*KEYS, CREATED]))
 
-        mine = daily[daily["symbol"].isin(changed_from.index if all_online else versions["symbol"])]
+        mine = daily[daily["symbol"].isin(changed_from.index if in_doubt else versions["symbol"])]
         windows = self._windows(mine)
         first = versions.groupby("symbol")["event_timestamp"].min()
         changed = windows[windows["event_timestamp"] >= windows["symbol"].map(first)]
@@ -311,6 +314,19 @@ class LiveMarket:
 def _last(rows: pd.DataFrame, n: int) -> pd.DataFrame:
     """The last `n` rows of each symbol, in their order."""
     return rows.groupby("symbol", sort=False).tail(n).reset_index(drop=True)
+
+
+def _as_held(fresh: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
+    """Features, and as they are held where only rounding differs: no reason for a version.
+
+    The pipeline's begin earlier than a tail. What a changed bar changes is larger: a share in 1e10 moves
+    the mean volume of 20 sessions by 5e-12.
+    """
+    values = fresh[NAMES].to_numpy()
+    were = fresh[KEYS].merge(held, on=KEYS, how="left")[NAMES].to_numpy()
+    same = np.isclose(values, were, rtol=1e-12, atol=1e-10, equal_nan=True).all(axis=1)
+    values = np.where(same[:, None], were, values)
+    return fresh.assign(**dict(zip(NAMES, values.T, strict=True)))
 
 
 def _stepped(bars: pd.DataFrame) -> pd.DataFrame:

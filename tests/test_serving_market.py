@@ -259,6 +259,18 @@ def test_a_bar_on_which_nothing_changes_pushes_nothing(market, raw):
     assert market.state is state
 
 
+def test_a_restart_with_nothing_to_mend_makes_no_version():
+    raw = raw_market(3, symbols=6, sessions=700)  # longer than the tail
+    days = np.sort(raw["date"].unique())
+    service = Service(raw[raw["date"] < days[-3]])
+    for day in days[-3:]:
+        service.take(raw[raw["date"] == day])
+    versions = len(service.history)
+    service.take(raw.tail(1), steps=0)  # repeated, and killed
+    assert len(service.history) == versions
+    assert_same(service, raw)
+
+
 def test_a_correction_makes_new_versions_from_its_session_on_and_none_before(market, raw):
     held = bar(raw, -8)
     market.take(held.assign(close=held["low"]))
