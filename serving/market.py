@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from feature_repo.actions import RATIOS
+from feature_repo.adjust import adjusted, product_to_come
 from feature_repo.bars import ADJUSTED_CLOSE, COLUMNS, NUMBERS, PRICES
 from feature_repo.clean import CleanParams, clean, reasons
 from feature_repo.features import daily_features
@@ -24,6 +26,8 @@ LOOK_BACK = 80
 LONGEST = 21
 """Bars of the longest indicator that forgets; the others never quite do, see `indicators.TAIL`."""
 ROW = ["symbol", "date"]
+STEPS = np.array([1.0, *(old / new for new, old in RATIOS)])
+"""What a split multiplies prices by; 1 for none."""
 EVER = pd.Timestamp(0, tz="UTC")
 
 
@@ -55,10 +59,11 @@ class State:
     """What is known of each symbol's last sessions; sorted by symbol and date each."""
 
     bars: pd.DataFrame
-    """Clean bars, `segment` and `price_factor` among them, and the steps that later splits move them by.
+    """Clean bars as they were traded, with `segment` and `split`: what a split at the next bar
+    multiplies prices by, or 1.
 
-    The steps stand apart so that a step back, of a split that was none, leaves every bit as it was: ADX
-    tells ties.
+    They are put on one share basis when they are computed with, by the pipeline's own operations in its
+    own order: a last bit that differs would tell ADX's ties otherwise.
     """
     daily: pd.DataFrame
     """Their features as Feast's offline store has them, with `created_timestamp` and `segment`."""
@@ -87,10 +92,8 @@ class LiveMarket:
         # Twice as many, for the bars of a symbol that is often halted lie further back than the others'.
         self.raw = _last(raw[self.columns].sort_values(ROW), 2 * self._judged)
         self._since = self._held_since(state)
-        self.state = State(
-            _last(state.bars, TAIL + self.reach).assign(price_step=1.0, volume_step=1.0),
-            self._held(state.daily),
-        )
+        recent = _last(state.bars, TAIL + self.reach)
+        self.state = State(self._traded(recent, raw), self._held(state.daily))
         self.symbols = frozenset(raw["symbol"].dropna())
 
     @property
@@ -200,7 +203,7 @@ class LiveMarket:
         held = self.state.bars
         cut = fresh.groupby("symbol")["date"].min()
         cut_of_held = held["symbol"].map(cut)
-        recent = _stepped(held[held["date"] >= cut_of_held])
+        recent = self._on_one_basis(held[held["date"] >= cut_of_held])
         pairs = fresh.merge(recent, on=ROW, how="outer", suffixes=("", "_held"), indicator="side")
         anchor = pairs[pairs["side"] == "both"].drop_duplicates("symbol").set_index("symbol")
         # Segments count on from the older bars.
@@ -211,31 +214,41 @@ class LiveMarket:
             differs |= pairs[name] != pairs[f"{name}_held"]
         changed_from = session_close(pairs[differs].groupby("symbol")["date"].min())
 
-        price_step = anchor["price_factor"] / anchor["price_factor_held"]
-        volume_step = (anchor["volume"] / anchor["volume_held"]).where(
-            anchor["volume_held"] > 0, 1 / price_step
-        )
-        # A step moves all the bars before it, however far back a window reaches.
-        is_moved = changed_from.index.isin(anchor.index[(price_step != 1) | (volume_step != 1)])
+        # Another basis moves all the bars before it, however far back a window reaches.
+        moved = anchor.index[
+            (anchor["price_factor"] != anchor["price_factor_held"])
+            | (anchor["volume"] != anchor["volume_held"])
+        ]
         since = self._since.reindex(changed_from.index, fill_value=EVER)
-        changed_from = changed_from.mask(is_moved, since)
+        changed_from = changed_from.mask(changed_from.index.isin(moved), since)
         changed = held["symbol"].isin(changed_from.index)
         older = held[changed & (held["date"] < cut_of_held)]
-        steps = {"price_step": price_step, "volume_step": volume_step}
-        older = older.assign(
-            **{
-                name: _near_one(older[name] * older["symbol"].map(step).fillna(1.0))
-                for name, step in steps.items()
-            }
-        )
-        newer = fresh[fresh["symbol"].isin(changed_from.index)]
-        newer = newer.assign(
-            segment=(newer["segment"] + newer["symbol"].map(offset).fillna(0)).astype("int32"),
-            price_step=1.0,
-            volume_step=1.0,
-        )
+        newer = self._traded(fresh[fresh["symbol"].isin(changed_from.index)], self.raw)
+        newer["segment"] += newer["symbol"].map(offset).fillna(0).astype("int32")
         bars = pd.concat([held[~changed], older, newer])
         return _last(bars.sort_values(ROW, ignore_index=True), TAIL + self.reach), changed_from
+
+    def _traded(self, bars: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
+        """Clean bars, sorted, as `State` holds them."""
+        traded = bars[[*ROW, "segment", "price_factor"]].merge(
+            raw[self.columns].drop_duplicates(ROW, keep="last"), on=ROW
+        )
+        by_splits = traded["price_factor"] / self._adjusted(traded)["price_factor"]
+        following = by_splits.groupby(traded["symbol"]).shift(-1)
+        step = (by_splits / following).fillna(1.0).to_numpy()
+        nearest = STEPS[np.abs(np.log(step)[:, None] - np.log(STEPS)).argmin(axis=1)]
+        return traded.assign(split=nearest).drop(columns="price_factor")
+
+    def _adjusted(self, traded: pd.DataFrame) -> pd.DataFrame:
+        return adjusted(traded.drop(columns=["price_factor"], errors="ignore"), self.params.split_step)
+
+    def _on_one_basis(self, traded: pd.DataFrame) -> pd.DataFrame:
+        """Traded bars, sorted, on the share basis of their symbol's last one, as `clean` leaves them."""
+        factor = product_to_come(traded["split"], traded["symbol"])
+        bars = self._adjusted(traded)
+        bars = bars.assign(volume=bars["volume"] / factor, price_factor=bars["price_factor"] * factor)
+        bars[PRICES] = bars[PRICES].mul(factor, axis=0)
+        return bars
 
     def _held_since(self, state: State) -> pd.Series:
         """The first session of each symbol whose features are held until the pipeline runs again.
@@ -269,7 +282,9 @@ class LiveMarket:
         held = self.state.daily
         touched = held["symbol"].isin(changed_from.index)
         is_old = ~touched | (held["event_timestamp"] < held["symbol"].map(changed_from))
-        fresh = self._held(daily_features(_stepped(bars[bars["symbol"].isin(changed_from.index)])))
+        fresh = self._held(
+            daily_features(self._on_one_basis(bars[bars["symbol"].isin(changed_from.index)]))
+        )
         fresh = fresh[fresh["event_timestamp"] >= fresh["symbol"].map(changed_from)]
         was = held[~is_old]
         if in_doubt:
@@ -327,16 +342,3 @@ def _as_held(fresh: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
     same = np.isclose(values, were, rtol=1e-12, atol=1e-10, equal_nan=True).all(axis=1)
     values = np.where(same[:, None], were, values)
     return fresh.assign(**dict(zip(NAMES, values.T, strict=True)))
-
-
-def _stepped(bars: pd.DataFrame) -> pd.DataFrame:
-    """Bars on the share basis of their symbol's last one."""
-    return bars.assign(
-        **{name: bars[name] * bars["price_step"] for name in (*PRICES, "price_factor")},
-        volume=bars["volume"] * bars["volume_step"],
-    ).drop(columns=["price_step", "volume_step"])
-
-
-def _near_one(steps: pd.Series) -> pd.Series:
-    """Exactly 1 where only rounding is left of steps that undo each other."""
-    return steps.mask((steps - 1).abs() < 1e-9, 1.0)
