@@ -26,8 +26,8 @@ LOOK_BACK = 80
 LONGEST = 21
 """Bars of the longest indicator that forgets; the others never quite do, see `indicators.TAIL`."""
 ROW = ["symbol", "date"]
-STEPS = np.array([1.0, *(old / new for new, old in RATIOS)])
-"""What a split multiplies prices by; 1 for none."""
+STEPS = np.array([old / new for new, old in RATIOS])
+"""What a split multiplies prices by."""
 EVER = pd.Timestamp(0, tz="UTC")
 
 
@@ -235,9 +235,11 @@ class LiveMarket:
         )
         by_splits = traded["price_factor"] / self._adjusted(traded)["price_factor"]
         following = by_splits.groupby(traded["symbol"]).shift(-1)
-        step = (by_splits / following).fillna(1.0).to_numpy()
-        nearest = STEPS[np.abs(np.log(step)[:, None] - np.log(STEPS)).argmin(axis=1)]
-        return traded.assign(split=nearest).drop(columns="price_factor")
+        steps = np.log((by_splits / following).fillna(1.0).to_numpy())
+        split = np.ones(len(steps))
+        at = np.flatnonzero(np.abs(steps) > np.abs(np.log(STEPS)).min() / 2)
+        split[at] = STEPS[np.abs(steps[at, None] - np.log(STEPS)).argmin(axis=1)]
+        return traded.assign(split=split).drop(columns="price_factor")
 
     def _adjusted(self, traded: pd.DataFrame) -> pd.DataFrame:
         return adjusted(traded.drop(columns=["price_factor"], errors="ignore"), self.params.split_step)
