@@ -37,9 +37,11 @@ HEAVY = {"torch", "pytorch_lightning", "training", "monitoring"}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("startup")
-    bars = small.market(3, 120, seed=5)
+    bars = small.market(3, 120, seed=5).assign(price_factor=1.0)
     small.make_workspace(folder, bars)
-    raw = bars.drop(columns="segment").assign(date=bars["date"].astype("datetime64[ns]"))
+    raw = bars.drop(columns=["segment", "price_factor"]).assign(
+        date=bars["date"].astype("datetime64[ns]")
+    )
     (folder / "data/raw").mkdir(parents=True)
     raw.to_parquet(folder / "data/raw/bars.parquet")
     small.copy_rooms(folder)
