@@ -33,6 +33,13 @@ def vendor_steps(bars: pd.DataFrame, split_step: float) -> Steps:
     return Steps(factor, is_split & ~mistaken, mistaken)
 
 
+def on_share_basis(bars: pd.DataFrame, factor: np.ndarray | pd.Series) -> pd.DataFrame:
+    """Adjusted bars, adjusted further: (n,) what each one's prices are multiplied by."""
+    result = bars.assign(volume=bars["volume"] / factor, price_factor=bars["price_factor"] * factor)
+    result[PRICES] = bars[PRICES].mul(factor, axis=0)
+    return result
+
+
 def adjusted(bars: pd.DataFrame, split_step: float) -> pd.DataFrame:
     """Bars on the share basis of each symbol's last bar.
 

@@ -18,7 +18,7 @@ from feature_repo.actions import (
     segments,
     split_factors,
 )
-from feature_repo.adjust import adjusted, vendor_events
+from feature_repo.adjust import adjusted, on_share_basis, vendor_events
 from feature_repo.artifacts import (
     CLEAN_BARS,
     CLEAN_REPORT,
@@ -130,11 +130,7 @@ def with_actions(
     factor = split_factors(neighbours, found)
     segment = segments(neighbours, found, params.actions)
     events = pd.concat([_named(vendor, bars), _named(found, bars)], ignore_index=True)
-    bars = bars.assign(
-        volume=bars["volume"] / factor, price_factor=bars["price_factor"] * factor, segment=segment
-    )
-    bars[PRICES] = bars[PRICES].mul(factor, axis=0)
-    return bars, events
+    return on_share_basis(bars, factor).assign(segment=segment), events
 
 
 def missing_sessions(raw: pd.DataFrame, params: ActionParams) -> pd.DataFrame:

@@ -27,6 +27,8 @@ PIECE = 64
 """Windows in one run: what an LSTM of them needs then stays in the processor's cache."""
 CHAMPION_HISTORY = "champion_history"
 """Tag of the registered model: JSON list of {version, since, by, reason}, oldest first."""
+CONTRACT = ("kind", "features", "window")
+"""What a version must say of itself to be run."""
 LONGEST_TAG = 5000  # characters that MLflow's table has room for
 
 
@@ -94,13 +96,18 @@ def registered_version(client: Any, name: str, alias: str) -> Any | None:
         raise
 
 
+def champion_terms(model: Any) -> list[dict[str, Any]]:
+    """Who held the office of champion of a registered model, see `CHAMPION_HISTORY`."""
+    return json.loads(model.tags.get(CHAMPION_HISTORY, "[]"))
+
+
 def move_champion(client: Any, name: str, version: str, by: str, reason: str) -> None:
     """Point the alias `champion` at a version, and note it: MLflow keeps no history of aliases.
 
     Args:
         by: gate | promote | rollback. One that was moved without a note is noted as `unknown` here.
     """
-    history = json.loads(client.get_registered_model(name).tags.get(CHAMPION_HISTORY, "[]"))
+    history = champion_terms(client.get_registered_model(name))
     office = registered_version(client, name, "champion")
     if office and [str(office.version)] != [term["version"] for term in history[-1:]]:
         history.append({"version": str(office.version), "since": None, "by": "unknown", "reason": ""})
@@ -127,7 +134,7 @@ def load_registered(name: str, version: Any, threads: int = 0) -> RegisteredMode
     with tempfile.TemporaryDirectory() as folder:
         mlflow.artifacts.download_artifacts(f"models:/{name}/{version.version}", dst_path=folder)
         metadata = yaml.safe_load((Path(folder) / "MLmodel").read_text()).get("metadata") or {}
-        if not {"kind", "features", "window"} <= set(metadata):
+        if not set(CONTRACT) <= set(metadata):
             raise StoreError(
                 f"model {name} version {version.version} does not say which features and window it "
                 "wants: it was not registered by this pipeline. Point the alias at one that was."

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from feature_repo.actions import RATIOS
-from feature_repo.adjust import adjusted, product_to_come
-from feature_repo.bars import ADJUSTED_CLOSE, COLUMNS, NUMBERS, PRICES
+from feature_repo.adjust import adjusted, on_share_basis, product_to_come
+from feature_repo.bars import ADJUSTED_CLOSE, COLUMNS, NUMBERS
 from feature_repo.clean import CleanParams, clean, reasons
 from feature_repo.features import daily_features
 from feature_repo.indicators import NAMES, TAIL
@@ -233,7 +233,8 @@ class LiveMarket:
         traded = bars[[*ROW, "segment", "price_factor"]].merge(
             raw[self.columns].drop_duplicates(ROW, keep="last"), on=ROW
         )
-        by_splits = traded["price_factor"] / self._adjusted(traded)["price_factor"]
+        by_vendor = adjusted(traded, self.params.split_step)["price_factor"]
+        by_splits = traded["price_factor"] / by_vendor
         following = by_splits.groupby(traded["symbol"]).shift(-1)
         steps = np.log((by_splits / following).fillna(1.0).to_numpy())
         split = np.ones(len(steps))
@@ -241,16 +242,10 @@ class LiveMarket:
         split[at] = STEPS[np.abs(steps[at, None] - np.log(STEPS)).argmin(axis=1)]
         return traded.assign(split=split).drop(columns="price_factor")
 
-    def _adjusted(self, traded: pd.DataFrame) -> pd.DataFrame:
-        return adjusted(traded.drop(columns=["price_factor"], errors="ignore"), self.params.split_step)
-
     def _on_one_basis(self, traded: pd.DataFrame) -> pd.DataFrame:
         """Traded bars, sorted, on the share basis of their symbol's last one, as `clean` leaves them."""
         factor = product_to_come(traded["split"], traded["symbol"])
-        bars = self._adjusted(traded)
-        bars = bars.assign(volume=bars["volume"] / factor, price_factor=bars["price_factor"] * factor)
-        bars[PRICES] = bars[PRICES].mul(factor, axis=0)
-        return bars
+        return on_share_basis(adjusted(traded, self.params.split_step), factor)
 
     def _held_since(self, state: State) -> pd.Series:
         """The first session of each symbol whose features are held until the pipeline runs again.
@@ -262,9 +257,9 @@ class LiveMarket:
         since, until = session_close(last_bars.min()), session_close(last_bars.max())
         daily = state.daily[state.daily["event_timestamp"] <= state.daily["symbol"].map(until)]
         # The last whole window may lie further back, before a spin-off.
-        ends = self._window_ends(daily)
-        symbols, instants = daily["symbol"].to_numpy(object), daily["event_timestamp"].array
-        begins = pd.Series(instants[ends - self.window + 1], symbols[ends]).groupby(level=0).max()
+        ends = self._window_ends(daily.reset_index(drop=True))
+        first = daily["event_timestamp"].array[ends.index - self.window + 1]
+        begins = pd.Series(first, ends["symbol"]).groupby(level=0).max()
         since = pd.concat([since, begins]).groupby(level=0).min()
         return since.clip(lower=state.daily["event_timestamp"].min())
 
@@ -295,37 +290,37 @@ class LiveMarket:
         versions = versions[versions[CREATED] == now].reset_index(drop=True)
         daily = known(pd.concat([held, versions]).sort_values([*KEYS, CREATED]))
 
-        mine = daily[daily["symbol"].isin(changed_from.index if in_doubt else versions["symbol"])]
-        windows = self._windows(mine)
+        mine = daily["symbol"].isin(changed_from.index if in_doubt else versions["symbol"])
+        mine = daily[mine].reset_index(drop=True)
         first = versions.groupby("symbol")["event_timestamp"].min()
-        changed = windows[windows["event_timestamp"] >= windows["symbol"].map(first)]
-        before = self._windows(held[held["symbol"].isin(first.index)], with_values=False)
-        before = before[before["event_timestamp"] >= before["symbol"].map(first)]
-        gone = before.merge(changed[KEYS], on=KEYS, how="left", indicator="side")
-        gone = gone.loc[gone["side"] == "left_only", KEYS].assign(window=None)
-        newest = windows.drop_duplicates("symbol", keep="last")
+
+        def since_first(ends: pd.DataFrame) -> pd.DataFrame:
+            return ends[ends["event_timestamp"] >= ends["symbol"].map(first)]
+
+        ends = self._window_ends(mine)
+        changed = since_first(ends)
+        before = since_first(self._window_ends(held[held["symbol"].isin(first.index)]))
+        gone = before.merge(changed, on=KEYS, how="left", indicator="side")
+        gone = gone.loc[gone["side"] == "left_only", KEYS].assign(**{CREATED: now, "window": None})
+        newest = ends.drop_duplicates("symbol", keep="last")
         features = [*KEYS, CREATED, *NAMES]
         return daily, Versions(
             versions,
-            pd.concat([changed, gone], ignore_index=True).assign(**{CREATED: now})[
-                [*KEYS, CREATED, "window"]
-            ],
+            pd.concat([self._windows(mine, changed, now), gone], ignore_index=True),
             mine.drop_duplicates("symbol", keep="last")[features].reset_index(drop=True),
-            newest.assign(**{CREATED: now})[[*KEYS, CREATED, "window"]].reset_index(drop=True),
+            self._windows(mine, newest, now),
         )
 
-    def _window_ends(self, daily: pd.DataFrame) -> np.ndarray:
+    def _window_ends(self, daily: pd.DataFrame) -> pd.DataFrame:
+        """Symbol and event_timestamp of the rows that end a whole window."""
         rows = daily[NAMES].to_numpy("float32")
-        return window_ends(daily["symbol"].to_numpy(object), rows, self.window)
+        return daily[KEYS].iloc[window_ends(daily["symbol"].to_numpy(object), rows, self.window)]
 
-    def _windows(self, daily: pd.DataFrame, with_values: bool = True) -> pd.DataFrame:
-        """The whole windows in these rows: symbol, event_timestamp and, if asked for, window."""
-        ends = self._window_ends(daily)
-        found = daily[KEYS].iloc[ends].reset_index(drop=True)
-        if with_values:
-            values = gather(daily[NAMES].to_numpy("float32"), ends, self.window)
-            found["window"] = packed(values)
-        return found
+    def _windows(self, daily: pd.DataFrame, ends: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
+        """Rows of Feast's view `windows`, of some of the `_window_ends` of `daily`."""
+        values = gather(daily[NAMES].to_numpy("float32"), ends.index.to_numpy(), self.window)
+        rows = ends.assign(**{CREATED: now, "window": packed(values)})
+        return rows.reset_index(drop=True)
 
 
 def _last(rows: pd.DataFrame, n: int) -> pd.DataFrame:

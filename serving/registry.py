@@ -1,6 +1,5 @@
 """The registry's versions, who held the office of champion, and moving it by hand."""
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from feature_repo.errors import StoreError
-from feature_repo.model import CHAMPION_HISTORY, move_champion, registered_version
-
-CONTRACT = ("kind", "features", "window")
-"""What a version must say of itself to be run."""
+from feature_repo.model import CONTRACT, champion_terms, move_champion, registered_version
 
 
 def versions(uri: str, name: str) -> list[dict[str, Any]]:
@@ -27,7 +23,7 @@ def versions(uri: str, name: str) -> list[dict[str, Any]]:
     """
     with open_registry(uri, name) as client:
         model = client.get_registered_model(name)
-        history = json.loads(model.tags.get(CHAMPION_HISTORY, "[]"))
+        history = champion_terms(model)
         listed = []
         for version in client.search_model_versions(f"name='{name}'"):
             number = str(version.version)
@@ -84,7 +80,7 @@ def rollback(uri: str, name: str) -> dict[str, str | None]:
         champion = registered_version(client, name, "champion")
         if champion is None:
             raise StoreError(f"model '{name}' has no champion. Promote a version.")
-        history = json.loads(client.get_registered_model(name).tags.get(CHAMPION_HISTORY, "[]"))
+        history = champion_terms(client.get_registered_model(name))
         office = str(champion.version)
         line = _line([*history, {"version": office, "by": "unknown"}])
         if len(line) < 2:

@@ -30,6 +30,7 @@ from feature_repo.errors import DataError, StoreError
 from feature_repo.features import daily_features
 from feature_repo.indicators import NAMES
 from feature_repo.model import RegistryParams
+from feature_repo.revisions import KEYS
 from feature_repo.stage import PARAMS_PATH, load_params
 from feature_repo.windows import PACKED, gather, window_ends
 from serving.live import LiveBars
@@ -59,7 +60,9 @@ def replay(
         _make_workspace(Path(folder), raw[raw["date"] < sessions[0]])
         with chdir(folder):
             played = _play(raw, sessions, champion, correction_sessions, console)
-    expected = _expected(raw[raw["date"] <= sessions[-1]], params, champion.window)
+    bars, _, _ = clean(raw[raw["date"] <= sessions[-1]], params)
+    last = last_windows(daily_features(bars), champion.window)
+    expected = {symbol: window for symbol, (_, window) in last.items()}
     return played | _compared(played.pop("windows"), expected, champion.window)
 
 
@@ -153,15 +156,14 @@ def _play(
     }
 
 
-def _expected(raw: pd.DataFrame, params: CleanParams, window: int) -> dict[str, np.ndarray]:
-    """Each symbol's last window, as the pipeline makes it of all the bars."""
-    bars, _, _ = clean(raw, params)
-    daily = daily_features(bars)
+def last_windows(daily: pd.DataFrame, window: int) -> dict[str, tuple[pd.Timestamp, np.ndarray]]:
+    """Each symbol's last window in a table of daily features, and the instant it ends at."""
     rows = daily[NAMES].to_numpy("float32")
-    symbols = daily["symbol"].to_numpy(object)
-    ends = window_ends(symbols, rows, window)
-    last = pd.Series(ends, symbols[ends]).groupby(level=0).max()
-    return dict(zip(last.index, gather(rows, last.to_numpy(), window), strict=True))
+    ends = window_ends(daily["symbol"].to_numpy(object), rows, window)
+    last = daily[KEYS].iloc[ends].drop_duplicates("symbol", keep="last")
+    windows = gather(rows, last.index.to_numpy(), window)
+    pairs = zip(last["event_timestamp"], windows, strict=True)
+    return dict(zip(last["symbol"], pairs, strict=True))
 
 
 def _compared(

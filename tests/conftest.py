@@ -1,13 +1,15 @@
-"""The default pipeline, run once for all tests that look at what comes out of it."""
+"""The default pipeline and PostgreSQL, run once for all tests that look at what comes out of them."""
 
 import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import prometheus_client  # noqa: F401  # before Feast, which would have its values kept in files
 import pytest
+from servers import Postgres, postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {
@@ -66,3 +68,17 @@ def default_run(tmp_path_factory) -> Workspace:
     workspace = new_workspace(tmp_path_factory.mktemp("default") / "project")
     workspace.run("dvc", "repro")
     return workspace
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path) -> str:
+    """Of an empty database, of each kind that the prediction log may be in."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/log.db"
+    return request.getfixturevalue("server").new_database()

@@ -19,9 +19,10 @@ from feature_repo.features import daily_features
 from feature_repo.indicators import NAMES
 from feature_repo.revisions import CREATED, known
 from feature_repo.stage import load_params
-from feature_repo.windows import gather, unpacked, window_ends
+from feature_repo.windows import unpacked
 from serving.live import LiveBars
 from serving.predictor import open_store
+from serving.replay import last_windows
 from tests import models_for_tests as small
 from tests.markets import raw_market
 
@@ -88,12 +89,7 @@ def live_bars(seconds: float = 60) -> LiveBars:
 def expected(raw: pd.DataFrame) -> dict[str, tuple[pd.Timestamp, np.ndarray]]:
     """Every symbol's last window by the batch path on all bars."""
     bars, _, _ = clean(raw, load_params("clean", CleanParams))
-    daily = daily_features(bars)
-    rows = daily[NAMES].to_numpy("float32")
-    ends = window_ends(daily["symbol"].to_numpy(object), rows, WINDOW)
-    values = gather(rows, ends, WINDOW)
-    found = zip(daily["symbol"].iloc[ends], daily["event_timestamp"].iloc[ends], values, strict=True)
-    return {symbol: (instant, window) for symbol, instant, window in found}
+    return last_windows(daily_features(bars), WINDOW)
 
 
 def online(symbols: list[str]) -> dict[str, tuple[pd.Timestamp, np.ndarray]]:

@@ -15,6 +15,7 @@ from feature_repo.revisions import CREATED, KEYS, known, merge
 from feature_repo.stage import load_params
 from feature_repo.windows import gather, unpacked, window_ends
 from serving.market import LONGEST, LiveMarket, State, Versions
+from serving.replay import last_windows
 from tests.markets import raw_market
 
 PARAMS = load_params("clean", CleanParams)
@@ -32,17 +33,6 @@ def live_market(raw: pd.DataFrame) -> LiveMarket:
     return LiveMarket(raw, state, PARAMS, WINDOW, CORRECTION)
 
 
-def last_windows(daily: pd.DataFrame) -> dict[str, tuple[pd.Timestamp, np.ndarray]]:
-    rows = daily[NAMES].to_numpy("float32")
-    ends = window_ends(daily["symbol"].to_numpy(object), rows, WINDOW)
-    values = gather(rows, ends, WINDOW)
-    instants = daily["event_timestamp"].iloc[ends]
-    return {
-        symbol: (instant, window)
-        for symbol, instant, window in zip(daily["symbol"].iloc[ends], instants, values, strict=True)
-    }
-
-
 class Service:
     """A live market, and what the stores would hold of it; it may be killed between any two steps."""
 
@@ -50,7 +40,7 @@ class Service:
         self.raw = raw
         self.market = live_market(raw)
         self.bars, self.history = clean(raw, PARAMS)[0], self.market.state.daily
-        self.windows = last_windows(self.history)
+        self.windows = last_windows(self.history, WINDOW)
         self.offline_windows: dict[tuple[str, pd.Timestamp], bytes | None] = {}
         self.journal = raw.iloc[:0]
 
@@ -92,7 +82,7 @@ def assert_same(service: Service, raw: pd.DataFrame) -> None:
     bars, _, events = clean(raw, PARAMS)
     daily = daily_features(bars)
     splits = events.loc[events["kind"] == "split", "symbol"].value_counts()
-    expected = last_windows(daily)
+    expected = last_windows(daily, WINDOW)
     assert service.windows.keys() >= expected.keys()
     for symbol, (instant, window) in expected.items():
         seen, ours = service.windows[symbol]

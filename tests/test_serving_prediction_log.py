@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 import yaml
-from servers import postgres
 
 from feature_repo.errors import PitwiseError, StoreError
 from feature_repo.stage import load_params
@@ -29,19 +28,6 @@ def predictions(version: str = "1", p_up: float = 0.5, day: int = 2, window: str
             "not_logged": "x",
         }
     )
-
-
-@pytest.fixture(scope="module")
-def server():
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/log.db"
-    return request.getfixturevalue("server").new_database()
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from servers import postgres
 
 from feature_repo.errors import StoreError
 from serving.prediction_log import PREDICTIONS, open_log
@@ -40,19 +39,6 @@ def forecasts(
         window_hash=[window] * n,
         missing=[],
     )
-
-
-@pytest.fixture(scope="module")
-def server():
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/log.db"
-    return request.getfixturevalue("server").new_database()
 
 
 def logged(url: str) -> pd.DataFrame:
