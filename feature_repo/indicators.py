@@ -2,12 +2,12 @@
 
 The Feast fields, the docs page, the models' scaling and the tests all come from this table.
 `ta` is the definition wherever it has the indicator, and what computes it where it is quick. Where it
-loops in Python (ATR, MFI, ADX), wraps a division in pandas (returns, rates of change), or keeps a
-running sum that still carries the rounding of values long gone (pandas' rolling means and deviations),
-the same formula stands here over the window's own values.
+loops in Python (ATR, MFI, ADX), wraps a few divisions in pandas (returns, rates of change, RSI), or
+keeps a running sum that still carries the rounding of values long gone (pandas' rolling means and
+deviations), the same formula stands here over the window's own values.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
@@ -17,15 +17,19 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 from scipy.signal import lfilter
-from ta.momentum import RSIIndicator
 from ta.trend import EMAIndicator
 
 Unit = Literal["price", "price_change", "shares", "percent", "ratio", "index"]
 """How a feature scales: with the price level, with share counts, or with neither."""
 SCALE_FREE: tuple[Unit, ...] = ("percent", "ratio", "index")
 
-Run = Mapping[str, np.ndarray]
-"""One symbol's sessions without a break, in order of date: the bars' columns and the features above."""
+Runs = Mapping[str, np.ndarray]
+"""The bars' columns and the features above, (n_runs, longest run) each.
+
+A run is one symbol's sessions without a break, in order of date; shorter ones end in NaN.
+"""
+AT_ONCE = 2**15
+"""Values of a column that are computed with at a time; a run longer than that is on its own."""
 
 TAIL = 500
 """Sessions of recent bars that give the same latest features as the whole history.
@@ -47,37 +51,41 @@ class Feature:
     history: int
     """Bars needed, the session's own included, before the value is defined."""
     text: str
-    formula: Callable[[Run], np.ndarray | pd.Series]
-    """The values of a run, the last one at its last session; what comes before `history` is not read."""
+    formula: Callable[[Runs], np.ndarray]
+    """(n_runs, n) values, the last of them at the last session; before `history` they are not read."""
 
 
 def _lags(values: np.ndarray, window: int) -> list[np.ndarray]:
-    """`window` views of (n - window + 1,): the windows' first values, their second ones, ..."""
-    return [values[i : len(values) - window + 1 + i] for i in range(window)]
+    """`window` views of (n_runs, n - window + 1): the windows' first values, their second ones, ..."""
+    n = values.shape[1] - window + 1
+    return [values[:, i : i + n] for i in range(window)]
 
 
 def _sum(values: np.ndarray, window: int) -> np.ndarray:
     """Added up afresh for each window, in one order: it depends on the window's values alone."""
-    return sum(_lags(values, window), np.zeros(len(values) - window + 1))
+    return sum(_lags(values, window), 0.0)
 
 
 def _std(values: np.ndarray, window: int, ddof: int) -> np.ndarray:
     """Standard deviation of each window, exactly 0 where all its values are equal."""
-    offsets = [lag - values[window - 1 :] for lag in _lags(values, window)]
+    offsets = [lag - values[:, window - 1 :] for lag in _lags(values, window)]
     mean = sum(offsets) / window
     return np.sqrt(sum((offset - mean) ** 2 for offset in offsets) / (window - ddof))
 
 
 def _share(part: np.ndarray, whole: np.ndarray, otherwise: float) -> np.ndarray:
     """part / whole, or `otherwise` where the whole is nothing."""
-    return np.divide(part, whole, out=np.full(len(whole), otherwise, "float64"), where=whole > 0)
+    return np.divide(part, whole, out=np.full(whole.shape, otherwise, "float64"), where=whole > 0)
 
 
 def _wilder(values: np.ndarray, window: int) -> np.ndarray:
     """Wilder's average: the plain mean of the first `window`, then a `window`-th of each new value."""
-    first, rest = values[:window].mean(), values[window:]
+    return _smoothed(values[:, :window].mean(axis=1, keepdims=True), values[:, window:], window)
+
+
+def _smoothed(first: np.ndarray, rest: np.ndarray, window: int) -> np.ndarray:
     kept = 1 - 1 / window
-    return np.append(first, lfilter([1 / window], [1, -kept], rest, zi=[kept * first])[0])
+    return np.hstack([first, lfilter([1 / window], [1, -kept], rest, zi=kept * first)[0]])
 
 
 def _bar(name: str, unit: Unit, text: str) -> Feature:
@@ -119,39 +127,47 @@ def _momentum(window: int) -> Feature:
 
 
 def _rate_of_change(close: np.ndarray, window: int) -> np.ndarray:
-    return (close[window:] - close[:-window]) / close[:-window] * 100
+    return (close[:, window:] - close[:, :-window]) / close[:, :-window] * 100
 
 
-def _ema(values: np.ndarray, window: int) -> pd.Series:
-    return EMAIndicator(pd.Series(values), window).ema_indicator()
+def _ema(values: np.ndarray, window: int) -> np.ndarray:
+    return np.stack([EMAIndicator(pd.Series(run), window).ema_indicator() for run in values])
 
 
-def _true_range(run: Run) -> np.ndarray:
+def _true_range(run: Runs) -> np.ndarray:
     """Of every session; the run's first has no previous close, so its own range."""
-    before = np.append(run["close"][:1], run["close"][:-1])
+    before = np.hstack([run["close"][:, :1], run["close"][:, :-1]])
     return np.maximum(run["high"], before) - np.minimum(run["low"], before)
 
 
-def _obv(run: Run) -> np.ndarray:
-    close, volume = run["close"], run["volume"][1:]
-    signed = np.where(close[1:] < close[:-1], -volume, volume)
+def _rsi(run: Runs) -> np.ndarray:
+    moves = np.diff(run["close"])
+    # As ta's, from the first move on, before which there was none.
+    none = np.zeros((len(moves), 1))
+    rising, falling = (_smoothed(none, np.maximum(side, 0), 14) for side in (moves, -moves))
+    return 100 * _share(rising, rising + falling, otherwise=1)
+
+
+def _obv(run: Runs) -> np.ndarray:
+    close, volume = run["close"], run["volume"][:, 1:]
+    signed = np.where(close[:, 1:] < close[:, :-1], -volume, volume)
     return _share(_sum(signed, 20), _sum(volume, 20), otherwise=0)
 
 
-def _mfi(run: Run) -> np.ndarray:
+def _mfi(run: Runs) -> np.ndarray:
     typical = (run["high"] + run["low"] + run["close"]) / 3
-    flow, move = (typical * run["volume"])[1:], np.diff(typical)
+    flow, move = (typical * run["volume"])[:, 1:], np.diff(typical)
     rising, falling = (_sum(np.where(side, flow, 0), 14) for side in (move > 0, move < 0))
     return 100 * _share(rising, rising + falling, otherwise=0.5)
 
 
-def _stochastic(run: Run) -> np.ndarray:
+def _stochastic(run: Runs) -> np.ndarray:
     lowest = reduce(np.minimum, _lags(run["low"], 14))
     highest = reduce(np.maximum, _lags(run["high"], 14))
-    return 100 * _share(run["close"][13:] - lowest, highest - lowest, otherwise=0.5)
+    return 100 * _share(run["close"][:, 13:] - lowest, highest - lowest, otherwise=0.5)
 
 
-def _adx(run: Run) -> np.ndarray:
+def _adx(run: Runs) -> np.ndarray:
     up, down = np.diff(run["high"]), -np.diff(run["low"])
     plus = _wilder(np.where((up > down) & (up > 0), up, 0), 14)
     minus = _wilder(np.where((down > up) & (down > 0), down, 0), 14)
@@ -182,7 +198,7 @@ INDICATORS = (
         "percent",
         2,
         "100 * (close / previous close - 1) (equals ta DailyReturnIndicator)",
-        lambda run: 100 * (run["close"][1:] / run["close"][:-1] - 1),
+        lambda run: 100 * (run["close"][:, 1:] / run["close"][:, :-1] - 1),
     ),
     Feature("high_low_range", "price_change", 1, "high - low", lambda run: run["high"] - run["low"]),
     Feature(
@@ -214,8 +230,8 @@ INDICATORS = (
         "index",
         14,
         "Wilder's relative strength index over 14 sessions, 0 to 100; 100 where the close never fell "
-        "(ta RSIIndicator)",
-        lambda run: RSIIndicator(pd.Series(run["close"]), 14).rsi(),
+        "(equals ta RSIIndicator)",
+        _rsi,
     ),
 )
 """The 17 indicators that turn the file's 7 columns into 24."""
@@ -242,7 +258,7 @@ SIGNALS = (
         "where the close stands from the lower band (0) to the upper (1), 2 population deviations "
         "about sma_20; 0.5 where 20 closes are equal (equals ta BollingerBands)",
         lambda run: (
-            0.5 + _share((run["close"] - run["sma_20"])[19:], 4 * _std(run["close"], 20, ddof=0), 0)
+            0.5 + _share((run["close"] - run["sma_20"])[:, 19:], 4 * _std(run["close"], 20, ddof=0), 0)
         ),
     ),
     Feature(
@@ -251,7 +267,7 @@ SIGNALS = (
         20,
         "100 * (upper band - lower band) / sma_20; 0 where 20 closes are equal "
         "(equals ta BollingerBands)",
-        lambda run: 100 * 4 * _std(run["close"], 20, ddof=0) / run["sma_20"][19:],
+        lambda run: 100 * 4 * _std(run["close"], 20, ddof=0) / run["sma_20"][:, 19:],
     ),
     Feature(
         "atr_14",
@@ -315,6 +331,17 @@ def _run_edges(bars: pd.DataFrame) -> list[int]:
     return [*np.flatnonzero(starts).tolist(), len(bars)]
 
 
+def _batches(edges: list[int]) -> Iterator[np.ndarray]:
+    """The edges of some consecutive runs at a time, `AT_ONCE` values with their padding or less."""
+    first = longest = 0
+    for i, (start, end) in enumerate(pairwise(edges)):
+        longest = max(longest, end - start)
+        if i > first and longest * (i + 1 - first) > AT_ONCE:
+            yield np.array(edges[first : i + 1])
+            first, longest = i, end - start
+    yield np.array(edges[first:])
+
+
 def compute(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
     """The features of every row. A history starts anew with each symbol and each of its segments.
 
@@ -327,13 +354,20 @@ def compute(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
         (n, 32) float64 in the order of `FEATURES`; NaN where a feature lacks its history.
     """
     given = {f.name: bars[f.name].to_numpy("float64") for f in BARS}
-    table = np.full((len(FEATURES), len(bars)), np.nan)
-    runs = list(pairwise(_run_edges(bars)))
-    for start, end in track(runs, "features", transient=True, disable=not progress):
-        run = {name: values[start:end] for name, values in given.items()}
-        for feature, row in zip(FEATURES, table[:, start:end], strict=True):
-            defined = row[feature.history - 1 :]
-            if len(defined):
-                defined[:] = feature.formula(run)[-len(defined) :]
-            run[feature.name] = row
+    table = np.empty((len(FEATURES), len(bars)))
+    batches = list(_batches(_run_edges(bars)))
+    for edges in track(batches, "features", transient=True, disable=not progress):
+        rows, lengths = slice(edges[0], edges[-1]), np.diff(edges)
+        is_bar = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        run = {}
+        for name, values in given.items():
+            run[name] = np.full(is_bar.shape, np.nan)
+            run[name][is_bar] = values[rows]
+        for feature, row in zip(FEATURES, table[:, rows], strict=True):
+            found = np.full(is_bar.shape, np.nan)
+            defined = found[:, feature.history - 1 :]
+            if defined.size:
+                defined[:] = feature.formula(run)[:, -defined.shape[1] :]
+            run[feature.name] = found
+            row[:] = found[is_bar]
     return pd.DataFrame(table.T, columns=NAMES)

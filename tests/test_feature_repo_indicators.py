@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ta.momentum import StochasticOscillator
+from ta.momentum import RSIIndicator, StochasticOscillator
 from ta.trend import MACD, ADXIndicator
 from ta.volatility import AverageTrueRange, BollingerBands
 from ta.volume import MFIIndicator, OnBalanceVolumeIndicator
@@ -146,14 +146,15 @@ def test_an_indicator_equals_a_plain_loop(market, slow, name):
     np.testing.assert_allclose(compute(market)[name], slow[name], rtol=1e-9, atol=1e-9)
 
 
-def ta_signals(own: pd.DataFrame) -> dict[str, pd.Series]:
-    """The signals of one symbol, as ta has them."""
+def of_ta(own: pd.DataFrame) -> dict[str, pd.Series]:
+    """RSI and the signals of one symbol, as ta has them."""
     own = own.reset_index(drop=True)
     high, low, close, volume = own["high"], own["low"], own["close"], own["volume"]
     macd, bands = MACD(close), BollingerBands(close, 20, 2)
     stochastic = StochasticOscillator(high, low, close, 14, 3)
     obv = OnBalanceVolumeIndicator(close, volume).on_balance_volume()
     return {
+        "rsi_14": RSIIndicator(close, 14).rsi(),
         "macd": macd.macd(),
         "macd_signal": macd.macd_signal(),
         "bollinger_pct_b": bands.bollinger_pband(),
@@ -169,10 +170,10 @@ def ta_signals(own: pd.DataFrame) -> dict[str, pd.Series]:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), sessions=st.integers(45, 400))
-def test_a_signal_equals_ta_symbol_by_symbol(seed, sessions):
+def test_rsi_and_the_signals_equal_ta_symbol_by_symbol(seed, sessions):
     market = markets.bars(2, sessions, seed, gaps=0.1)
     for symbol, table in compute(market).groupby(market["symbol"]):
-        for name, expected in ta_signals(market[market["symbol"] == symbol]).items():
+        for name, expected in of_ta(market[market["symbol"] == symbol]).items():
             first = HISTORY[name] - 1
             np.testing.assert_allclose(
                 table[name].to_numpy()[first:],
