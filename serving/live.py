@@ -172,7 +172,7 @@ class LiveBars:
         """Offline first: whoever materializes in between then finds the newest rows there.
 
         The daily rows after the windows: where a kill comes in between, the next start finds from them
-        what is still to do.
+        what is still to do; and forecasts need the windows alone.
         """
         from feast.data_source import PushMode
 
@@ -180,8 +180,8 @@ class LiveBars:
             for source, rows, to in (
                 ("windows_push", versions.windows, PushMode.OFFLINE),
                 ("daily_push", versions.daily, PushMode.OFFLINE),
-                ("daily_push", versions.online_daily, PushMode.ONLINE),
                 ("windows_push", versions.online_windows, PushMode.ONLINE),
+                ("daily_push", versions.online_daily, PushMode.ONLINE),
             ):
                 if len(rows):
                     self._store.push(source, rows, to=to)

@@ -70,11 +70,11 @@ class Service:
         if steps > 1:
             rows = pd.concat([self.history, versions.daily])
             self.history = rows.sort_values([*KEYS, CREATED], ignore_index=True)
-        if steps > 3:
+        if steps > 2:
             for row in versions.online_windows.itertuples():
                 window = unpacked([row.window], len(NAMES))[0]
                 self.windows[row.symbol] = row.event_timestamp, window
-            self.market.state = state
+        self.market.state = state
 
 
 def assert_same(service: Service, raw: pd.DataFrame) -> None:
