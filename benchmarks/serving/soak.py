@@ -220,7 +220,7 @@ class Soak:
                 status, document = await self.ask("/v1/bars", {"bars": bars})
                 tries += 1
                 if status != 200:
-                    if tries > 100:
+                    if tries > 600:  # three minutes and more
                         raise RuntimeError(f"bars are not taken: {status} {document}")
                     await asyncio.sleep(0.3)
             outcomes = [row["outcome"] for row in document["outcomes"]]
