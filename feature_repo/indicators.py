@@ -63,7 +63,7 @@ def _lags(values: np.ndarray, window: int) -> list[np.ndarray]:
 
 def _sum(values: np.ndarray, window: int) -> np.ndarray:
     """Added up afresh for each window, in one order: it depends on the window's values alone."""
-    return sum(_lags(values, window), 0.0)
+    return sum(_lags(values, window), np.zeros(1))
 
 
 def _std(values: np.ndarray, window: int, ddof: int) -> np.ndarray:

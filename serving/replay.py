@@ -61,8 +61,8 @@ def replay(
         with chdir(folder):
             played = _play(raw, sessions, champion, correction_sessions, console)
     bars, _, _ = clean(raw[raw["date"] <= sessions[-1]], params)
-    last = last_windows(daily_features(bars), champion.window)
-    expected = {symbol: window for symbol, (_, window) in last.items()}
+    windows = last_windows(daily_features(bars), champion.window)
+    expected = {symbol: window for symbol, (_, window) in windows.items()}
     return played | _compared(played.pop("windows"), expected, champion.window)
 
 
