@@ -1,16 +1,15 @@
-"""What Feast knows of the market: one entity, two feature views, a versioned service each."""
+"""The market in Feast: one entity, two feature views, a versioned service each."""
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.types import Bytes, Float64
 
-from feature_repo.artifacts import DAILY_FEATURES, WINDOW_FEATURES
-from feature_repo.indicators import FEATURES, NAMES
+from pitwise.features.indicators import FEATURES, NAMES
 
-ROOT = Path(__file__).resolve().parent.parent
+FEATURES_FOLDER = "../data/features"
+"""Relative to the folder of `feature_store.yaml`, so that a workspace may be moved."""
 
 # Old prices stay readable, and a first `materialize-incremental` reaches back to all of them:
 # Feast starts it at now - ttl. How fresh is fresh enough is for serving to judge, by the calendar.
@@ -24,23 +23,25 @@ symbol = Entity(
 )
 
 
-def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
-    """The views of a project in `root`: daily values, and windows of them.
+def feature_views(folder: str = FEATURES_FOLDER) -> tuple[FeatureView, FeatureView]:
+    """The views: daily values, and windows of them.
 
     Each takes rows from a file that a stage writes, and live ones from its push source.
+
+    Args:
+        folder: of the files; a relative one is resolved by our offline store.
     """
-    files = {"daily": root / DAILY_FEATURES, "windows": root / WINDOW_FEATURES}
     sources = {
         name: PushSource(
             name=f"{name}_push",
             batch_source=FileSource(
                 name=f"{name}_features",
-                path=str(path),
+                path=f"{folder}/{name}.parquet",
                 timestamp_field="event_timestamp",
                 created_timestamp_column="created_timestamp",
             ),
         )
-        for name, path in files.items()
+        for name in ("daily", "windows")
     }
     daily = FeatureView(
         name="daily",
@@ -66,7 +67,7 @@ def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
     return daily, windows
 
 
-daily, windows = feature_views(ROOT)
+daily, windows = feature_views()
 daily_v1 = FeatureService(name="daily_v1", features=[daily])
 windows_v1 = FeatureService(name="windows_v1", features=[windows])
 

@@ -4,6 +4,7 @@ import io
 import sqlite3
 import sys
 from contextlib import closing, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from feature_repo.artifacts import (
-    DAILY_FEATURES,
-    FEAST_REPO,
-    PUBLISHED,
-    WINDOW_FEATURES,
-    online_writer,
-    pushed_rows,
-    read_parquet,
-    sha256,
-    write_json,
-    write_parquet,
-)
-from feature_repo.errors import DataError
-from feature_repo.indicators import FEATURES, NAMES
-from feature_repo.revisions import CREATED, known
-from feature_repo.sessions import session_close
-from feature_repo.stage import Params, load_params, run_stage
-from feature_repo.windows import PACKED, gather, packed, window_ends
+from pitwise.bars.calendar import session_close
+from pitwise.errors import DataError
+from pitwise.features.history import CREATED, known
+from pitwise.features.indicators import FEATURES, NAMES
+from pitwise.features.windows import PACKED, gather, packed, window_ends
+from pitwise.stage import Params, load_params, run_stage
+from pitwise.workspace import Workspace, pushed_rows, read_parquet, sha256, write_json, write_parquet
 
 
 class PublishParams(Params):
@@ -46,7 +36,7 @@ def window_table(daily: pd.DataFrame, window: int, window_sessions: int) -> pa.T
 
     Returns:
         `symbol`, `event_timestamp`, `created_timestamp` (of the newest version in the window) and
-        `window`, see `feature_repo.windows.packed`.
+        `window`, see `pitwise.features.windows.packed`.
 
     Raises:
         DataError: no symbol has a whole window.
@@ -77,10 +67,10 @@ def window_table(daily: pd.DataFrame, window: int, window_sessions: int) -> pa.T
     )
 
 
-def _drop_old_windows(since: str, window: int) -> None:
+def _drop_old_windows(pushed: Path, since: str, window: int) -> None:
     """Windows are copies: the live ones need go no further back than ours, nor be of another length."""
     size = PACKED.itemsize * window * len(NAMES)
-    for path in pushed_rows(WINDOW_FEATURES).glob("*.parquet"):
+    for path in pushed.glob("*.parquet"):
         lengths = pc.binary_length(pq.read_table(path, columns=["window"])["window"]).drop_null()
         if path.stem < since or set(lengths.unique().to_pylist()) - {size}:
             path.unlink()
@@ -94,22 +84,26 @@ def _read_while_writing(store: Any) -> None:
             database.execute("PRAGMA journal_mode=WAL")
 
 
-def main() -> None:
-    params = load_params("publish", PublishParams)
-    daily = known(read_parquet(DAILY_FEATURES))
+def main(workspace: Workspace) -> None:
+    params = load_params(workspace, "publish", PublishParams)
+    daily = known(read_parquet(workspace.daily_features))
     windows = window_table(daily, params.window, params.window_sessions)
-    write_parquet(windows, WINDOW_FEATURES)
+    write_parquet(windows, workspace.window_features)
 
-    from feast import FeatureStore
+    from feature_repo.store import open_store
+
+    store = open_store(workspace)  # first, for it imports Feast in a second
 
     from feature_repo.definitions import OBJECTS
 
     instants = daily["event_timestamp"]
     kept = instants.drop_duplicates().nlargest(params.window_sessions).min()
-    store = FeatureStore(str(FEAST_REPO))
-    with online_writer(), redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()):
-        _drop_old_windows(f"{kept:%Y-%m-%d}", params.window)
-        pushed = [path.stem for path in pushed_rows(DAILY_FEATURES).glob("*.parquet")]
+    with (
+        workspace.online_writer(),
+        redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()),
+    ):
+        _drop_old_windows(pushed_rows(workspace.window_features), f"{kept:%Y-%m-%d}", params.window)
+        pushed = [path.stem for path in pushed_rows(workspace.daily_features).glob("*.parquet")]
         pushed_last = (
             session_close(pd.to_datetime(pd.Series(pushed))).max() if pushed else instants.max()
         )
@@ -129,9 +123,9 @@ def main() -> None:
             "windows": windows.num_rows,
             "window": params.window,
             "last_event_timestamp": instants.max().isoformat(),
-            "daily_sha256": sha256(DAILY_FEATURES),
+            "daily_sha256": sha256(workspace.daily_features),
         },
-        PUBLISHED,
+        workspace.published,
     )
     print(f"{len(daily):,} daily rows and {windows.num_rows:,} windows of {params.window} sessions")
 

@@ -6,23 +6,20 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from feature_repo.artifacts import (
-    CLEAN_REPORT,
-    DRIFT_PAGE,
-    EVALUATION_REPORT,
-    LATEST_PREDICTIONS,
-    MONITORING_REPORT,
-    OVERVIEW_PAGE,
-    PLOTS,
-    QUALITY_PAGE,
-    QUARANTINE,
-    REGISTRATION_REPORT,
-    read_json,
-    read_parquet,
-)
-from feature_repo.stage import run_stage
+from pitwise.registry.findings import Finding, describe
+from pitwise.stage import run_stage
+from pitwise.workspace import Workspace, read_json, read_parquet
 
 STRONGEST = 5
+REPORTS = (
+    Workspace.quality_page,
+    Workspace.overview_page,
+    Workspace.drift_page,
+    Workspace.plots / "*.png",
+    Workspace.evaluation_report,
+    Workspace.quarantine,
+)
+"""Where to read on, in every workspace."""
 
 
 def models_table(evaluation: dict[str, Any]) -> Table:
@@ -51,12 +48,12 @@ def models_table(evaluation: dict[str, Any]) -> Table:
         ic, t = figures["rank_ic_mean"], figures["rank_ic_t"]
         table.add_row(
             name.replace("_", " "),
-            _told(figures["mape"], ".3f"),
-            _told(figures["skill_vs_persistence"], "+.4f"),
-            _told(figures["direction_accuracy"], ".1%"),
+            _cell(figures["mape"], ".3f"),
+            _cell(figures["skill_vs_persistence"], "+.4f"),
+            _cell(figures["direction_accuracy"], ".1%"),
             "-" if interval is None else f"{interval[0]:.1%} to {interval[1]:.1%}",
-            _told(figures["brier"], ".4f"),
-            _told(ic, "+.4f") + ("" if t is None else f" ({t:+.1f})"),
+            _cell(figures["brier"], ".4f"),
+            _cell(ic, "+.4f") + ("" if t is None else f" ({t:+.1f})"),
         )
     return table
 
@@ -77,13 +74,13 @@ def forecasts_table(predictions: pd.DataFrame) -> Table:
     return table
 
 
-def _told(value: float | None, form: str) -> str:
+def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def main() -> None:
-    clean, registration = read_json(CLEAN_REPORT), read_json(REGISTRATION_REPORT)
-    monitoring = read_json(MONITORING_REPORT)
+def main(workspace: Workspace) -> None:
+    clean, registration = read_json(workspace.clean_report), read_json(workspace.registration_report)
+    monitoring = read_json(workspace.monitoring_report)
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     console.print(
         f"\n[bold]{clean['rows_in']:,} rows in[/] = {clean['rows_clean']:,} clean + "
@@ -94,17 +91,16 @@ def main() -> None:
         console.print(f"  {count:,} {reason}")
     events = ", ".join(f"{count:,} {kind}" for kind, count in clean["events_by_kind"].items())
     console.print(f"events found in the prices: {events or 'none'}")
-    console.print(models_table(read_json(EVALUATION_REPORT)))
+    console.print(models_table(read_json(workspace.evaluation_report)))
     kind, version = registration["champion_kind"], registration["champion"]
     console.print(f"[bold]champion: {registration['model']} version {version} ({kind})[/]")
-    for reason in registration["reasons"]:
-        console.print(f"  {reason}")
-    console.print(forecasts_table(read_parquet(LATEST_PREDICTIONS)))
+    for finding in registration["findings"]:
+        console.print(f"  {describe(Finding(**finding))}")
+    console.print(forecasts_table(read_parquet(workspace.latest_predictions)))
     drifted = ", ".join(monitoring["drifted"]) or "none"
     console.print(
         f"drift of the last {monitoring['recent_rows']:,} rows against training: {drifted}\n"
-        f"[bold]reports[/]: {QUALITY_PAGE}, {OVERVIEW_PAGE}, {DRIFT_PAGE}, {PLOTS}/*.png, "
-        f"{EVALUATION_REPORT}, {QUARANTINE}"
+        f"[bold]reports[/]: {', '.join(map(str, REPORTS))}"
     )
 
 

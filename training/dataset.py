@@ -6,24 +6,15 @@ import numpy as np
 import pandas as pd
 from pydantic import AwareDatetime, Field
 
-from feature_repo.artifacts import (
-    DAILY_FEATURES,
-    DATASET_REPORT,
-    FEAST_REPO,
-    PUBLISHED,
-    ROWS,
-    read_json,
-    read_parquet,
-    write_json,
-    write_parquet,
-)
-from feature_repo.errors import DataError, StoreError
-from feature_repo.indicators import NAMES
-from feature_repo.revisions import CREATED, KEYS, known
-from feature_repo.sessions import EXCHANGE_ZONE, session_number
-from feature_repo.stage import Params, load_params, run_stage
-from feature_repo.windows import window_ends
-from training.splits import split_sessions
+from feature_repo.store import open_store
+from pitwise.bars.calendar import EXCHANGE_ZONE, session_number
+from pitwise.errors import DataError, StoreError
+from pitwise.evaluation.splits import split_sessions
+from pitwise.features.history import CREATED, KEYS, known
+from pitwise.features.indicators import NAMES
+from pitwise.features.windows import window_ends
+from pitwise.stage import Params, load_params, run_stage
+from pitwise.workspace import Workspace, read_json, read_parquet, write_json, write_parquet
 
 
 class DatasetParams(Params):
@@ -54,7 +45,9 @@ def labels(daily: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"next_close": next_close, "label": np.log(next_close / daily["close"])})
 
 
-def point_in_time_rows(spine: pd.DataFrame, known_at: datetime | None) -> pd.DataFrame:
+def point_in_time_rows(
+    workspace: Workspace, spine: pd.DataFrame, known_at: datetime | None
+) -> pd.DataFrame:
     """The daily features of each instant of the spine, as far as they were known at `known_at`.
 
     Args:
@@ -66,17 +59,13 @@ def point_in_time_rows(spine: pd.DataFrame, known_at: datetime | None) -> pd.Dat
     Raises:
         StoreError: the offline store is one without a knowledge cutoff.
     """
-    from feast import FeatureStore
-
-    store = FeatureStore(str(FEAST_REPO))
+    store = open_store(workspace)
     if hasattr(store.config.offline_store, "pushed"):
         # Live rows are no dependency of this stage: a training set comes from the pipeline's bars alone.
         store.config.offline_store.pushed = False
     if known_at:
         if not hasattr(store.config.offline_store, "known_at"):
-            raise StoreError(
-                "dataset.known_at: the offline store in feature_store.yaml knows no cutoff."
-            )
+            raise StoreError("dataset.known_at: the offline store in feature_store.yaml has no cutoff.")
         store.config.offline_store.known_at = known_at
     job = store.get_historical_features(entity_df=spine, features=store.get_feature_service("daily_v1"))
     return job.to_df().sort_values(KEYS, ignore_index=True)
@@ -112,15 +101,15 @@ def build(rows: pd.DataFrame, daily: pd.DataFrame, params: DatasetParams, window
     return result
 
 
-def main() -> None:
-    params = load_params("dataset", DatasetParams)
-    window = read_json(PUBLISHED)["window"]
-    history = read_parquet(DAILY_FEATURES, [*KEYS, CREATED, "close", "segment"])
+def main(workspace: Workspace) -> None:
+    params = load_params(workspace, "dataset", DatasetParams)
+    window = read_json(workspace.published)["window"]
+    history = read_parquet(workspace.daily_features, [*KEYS, CREATED, "close", "segment"])
     daily = known(history, params.known_at)
     if daily.empty:
         raise DataError(f"dataset.known_at: no bar was known at {params.known_at}. Use a later instant.")
-    rows = build(point_in_time_rows(daily[KEYS], params.known_at), daily, params, window)
-    write_parquet(rows, ROWS)
+    rows = build(point_in_time_rows(workspace, daily[KEYS], params.known_at), daily, params, window)
+    write_parquet(rows, workspace.rows)
 
     report: dict = {"window": window, "splits": {}}
     for name, part in rows[rows["split"] != ""].groupby("split"):
@@ -131,7 +120,7 @@ def main() -> None:
             "first_session": f"{part['event_timestamp'].min():%Y-%m-%d}",
             "last_session": f"{part['event_timestamp'].max():%Y-%m-%d}",
         }
-    write_json(report, DATASET_REPORT)
+    write_json(report, workspace.dataset_report)
     counts = ", ".join(f"{part['windows']:,} {name}" for name, part in report["splits"].items())
     print(f"windows of {window} sessions: {counts}")
 

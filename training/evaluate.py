@@ -5,24 +5,8 @@ import pandas as pd
 from onnxruntime import InferenceSession
 from pydantic import Field
 
-from feature_repo.artifacts import (
-    DATASET_REPORT,
-    EVALUATION_REPORT,
-    MODELS,
-    PLOTS,
-    ROWS,
-    SELECTION_REPORT,
-    TEST_PREDICTIONS,
-    read_json,
-    read_parquet,
-    replacing,
-    write_json,
-    write_parquet,
-)
-from feature_repo.model import open_onnx, run_onnx_over
-from feature_repo.stage import Params, load_params, run_stage
-from training import KINDS, metrics
-from training.baselines import (
+from pitwise.evaluation import metrics
+from pitwise.evaluation.baselines import (
     Forecast,
     GradientBoostingParams,
     always_up,
@@ -31,6 +15,10 @@ from training.baselines import (
     of_model,
     persistence,
 )
+from pitwise.registry.contract import open_onnx, run_onnx_over
+from pitwise.stage import Params, load_params, run_stage
+from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json, write_parquet
+from training import KINDS
 
 FIGURES = (
     "mape",
@@ -95,17 +83,19 @@ def model_forecast(
     return of_model(answers["log_return"], answers["p_up"])
 
 
-def main() -> None:
-    params = load_params("evaluate", EvaluateParams)
-    features = read_json(SELECTION_REPORT)["features"]
-    window = read_json(DATASET_REPORT)["window"]
-    rows = read_parquet(ROWS)
+def main(workspace: Workspace) -> None:
+    params = load_params(workspace, "evaluate", EvaluateParams)
+    features = read_json(workspace.selection_report)["features"]
+    window = read_json(workspace.dataset_report)["window"]
+    rows = read_parquet(workspace.rows)
     ends = np.flatnonzero(rows["split"] == "test")
     train, test = rows[rows["split"] == "train"], rows.iloc[ends]
     labels = train["label"].to_numpy()
 
     forecasts = {
-        kind: model_forecast(open_onnx(MODELS / kind / "model.onnx"), rows[features], ends, window)
+        kind: model_forecast(
+            open_onnx(workspace.models / kind / "model.onnx"), rows[features], ends, window
+        )
         for kind in KINDS
     }
     forecasts |= {
@@ -127,13 +117,13 @@ def main() -> None:
         if name in KINDS or name == "gradient_boosting":
             answers[f"{name}_log_return"] = forecast.log_return
             answers[f"{name}_p_up"] = forecast.p_up
-    write_parquet(answers, TEST_PREDICTIONS)
-    write_json(report, EVALUATION_REPORT)
+    write_parquet(answers, workspace.test_predictions)
+    write_json(report, workspace.evaluation_report)
 
     from training import plots
 
-    curves = {kind: pd.read_csv(MODELS / kind / "learning_curve.csv") for kind in KINDS}
-    fitted = {kind: read_json(MODELS / kind / "training.json") for kind in KINDS}
+    curves = {kind: pd.read_csv(workspace.models / kind / "learning_curve.csv") for kind in KINDS}
+    fitted = {kind: read_json(workspace.models / kind / "training.json") for kind in KINDS}
     for name, figure in {
         "learning_curves": plots.learning_curves(curves, fitted),
         "predicted_vs_actual": plots.predicted_vs_actual(answers, KINDS),
@@ -141,7 +131,7 @@ def main() -> None:
         "cumulative_rank_ic": plots.cumulative_rank_ic(answers, KINDS),
         "per_symbol_error": plots.per_symbol_error(answers, KINDS),
     }.items():
-        with replacing(PLOTS / f"{name}.png") as temporary:
+        with replacing(workspace.plots / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=110)
     for name in ("ann", "lstm", "persistence"):
         print(f"{name}: MAPE {report[name]['mape']:.3f}% over {len(test):,} predictions")

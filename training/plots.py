@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from training import metrics
+from pitwise.evaluation import metrics
 
 COLOURS = {"ann": "#1f77b4", "lstm": "#d95f02"}
 GREY = "#777777"
@@ -56,19 +56,19 @@ def predicted_vs_actual(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
 
 
 def calibration(answers: pd.DataFrame, kinds: Sequence[str], bins: int = 10) -> Figure:
-    """Share of rises by the probability that was said, in bins of equal size."""
+    """Share of rises by the forecast probability, in bins of equal size."""
     figure, axes = _panels(len(kinds))
     for axis, kind in zip(axes, kinds, strict=True):
-        said = answers[f"{kind}_p_up"]
+        p_up = answers[f"{kind}_p_up"]
         rose = answers["label"] > 0
-        group = pd.qcut(said.rank(method="first"), min(bins, len(said)), labels=False)
-        table = pd.DataFrame({"said": said, "rose": rose}).groupby(group).agg(["mean", "size"])
+        group = pd.qcut(p_up.rank(method="first"), min(bins, len(p_up)), labels=False)
+        table = pd.DataFrame({"p_up": p_up, "rose": rose}).groupby(group).agg(["mean", "size"])
         share, size = table["rose", "mean"], table["rose", "size"]
         error = 1.96 * np.sqrt(share * (1 - share) / size)
-        line = [said.min(), said.max()]
+        line = [p_up.min(), p_up.max()]
         axis.plot(line, line, color=GREY, lw=1, ls="--", label="perfectly calibrated")
         axis.errorbar(
-            table["said", "mean"],
+            table["p_up", "mean"],
             share,
             yerr=error,
             fmt="o",
@@ -77,14 +77,14 @@ def calibration(answers: pd.DataFrame, kinds: Sequence[str], bins: int = 10) -> 
             label="tenth of the forecasts, 95%",
         )
         axis.axhline(rose.mean(), color=GREY, lw=0.8, ls=":", label="share of rises in all")
-        axis.set(title=f"{kind.upper()}: calibration", xlabel="p_up said", ylabel="share that rose")
+        axis.set(title=f"{kind.upper()}: calibration", xlabel="forecast p_up", ylabel="share that rose")
         axis.locator_params(axis="x", nbins=5)
         axis.legend(frameon=False)
     return figure
 
 
 def cumulative_rank_ic(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
-    """Sum of the daily rank information coefficients: a steady climb is skill, a walk is luck."""
+    """Sum of the daily rank information coefficients: a steady climb is skill, a walk is noise."""
     figure, (axis,) = _panels(1, width=9)
     sessions = answers["event_timestamp"].to_numpy()
     days = np.unique(sessions)
@@ -92,7 +92,7 @@ def cumulative_rank_ic(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
         scores = answers[f"{kind}_log_return"].to_numpy()
         ic = metrics.rank_ic(scores, answers["label"].to_numpy(), sessions)
         mean, t = metrics.mean_and_t(ic)
-        told = (
+        figures = (
             "no ranks to compare"
             if mean is None
             else f"mean {mean:+.4f}" + ("" if t is None else f", t {t:+.1f}")
@@ -101,7 +101,7 @@ def cumulative_rank_ic(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
             days,
             np.nancumsum(ic),
             color=COLOURS.get(kind, GREY),
-            label=f"{kind.replace('_', ' ')}: {told}",
+            label=f"{kind.replace('_', ' ')}: {figures}",
         )
     axis.axhline(0, color="black", lw=0.8)
     axis.set(title="Cumulative rank IC over the test sessions", ylabel="sum of daily rank IC")

@@ -9,30 +9,22 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from feature_repo.artifacts import (
-    EVALUATION_REPORT,
-    MODELS,
-    PLOTS,
-    REGISTRATION_REPORT,
-    ROWS,
-    read_json,
-    read_parquet,
-    write_json,
-)
-from feature_repo.indicators import NAMES
-from feature_repo.model import (
-    OUTPUTS,
-    RegisteredModel,
-    RegistryParams,
-    load_registered,
+from pitwise.features.indicators import NAMES
+from pitwise.features.windows import window_ends
+from pitwise.registry.champion import (
+    CHAMPION,
     move_champion,
     registered_version,
+    registry_client,
 )
-from feature_repo.stage import Params, load_params, run_stage
-from feature_repo.windows import window_ends
+from pitwise.registry.contract import OUTPUTS
+from pitwise.registry.findings import describe
+from pitwise.registry.model import RegisteredModel, RegistryParams, load_registered
+from pitwise.stage import Params, load_params, run_stage
+from pitwise.workspace import Workspace, read_json, read_parquet, write_json
 from training import KINDS
 from training.evaluate import FIGURES, EvaluateParams, measure, model_forecast
-from training.gate import Candidate, decide
+from training.gate import Candidate, Decision, decide
 
 CONTRACT = (
     "kind",
@@ -43,7 +35,7 @@ CONTRACT = (
     "onnx_parity",
     "fitted_last_session",
 )
-"""What a version says of itself, of all that `training.json` says of a fit."""
+"""A version's metadata, out of what `training.json` records of a fit."""
 
 BASELINES = ("persistence", "drift", "always_up", "gradient_boosting")
 
@@ -54,14 +46,23 @@ class RegisterParams(Params):
     max_parity: float = Field(gt=0)
 
 
-def code_version() -> str:
+def code_version(workspace: Workspace) -> str:
     """The git commit, marked `-dirty` where files differ from it; `unknown` outside git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(workspace.root),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
 
 
-def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str:
+def register_version(workspace: Workspace, client: Any, kind: str, name: str, evaluation: dict) -> str:
     """Log one fitted model as an MLflow run and register it; the version's number.
 
     The same ONNX file is registered once: a rerun finds its version by its hash.
@@ -71,7 +72,7 @@ def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    folder = MODELS / kind
+    folder = workspace.models / kind
     training = read_json(folder / "training.json")
     for version in client.search_model_versions(f"name='{name}'"):
         if version.tags.get("onnx_sha256") == training["onnx_sha256"]:
@@ -82,19 +83,21 @@ def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str
         inputs=Schema([TensorSpec(np.dtype("float32"), (-1, window, len(features)), "windows")]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), name) for name in OUTPUTS]),
     )
-    contract = {key: training[key] for key in CONTRACT} | {"code_version": code_version()}
+    contract = {key: training[key] for key in CONTRACT} | {"code_version": code_version(workspace)}
     with mlflow.start_run(run_name=kind):
         flat = {k: v for k, v in training.items() if k not in ("params", "features")}
         mlflow.log_params(flat | training["params"] | {"features": ",".join(features)})
-        for who in (kind, *BASELINES):
-            figures = {f"{who}.{k}": v for k, v in evaluation[who].items() if isinstance(v, float)}
+        for name_of in (kind, *BASELINES):
+            figures = {
+                f"{name_of}.{k}": v for k, v in evaluation[name_of].items() if isinstance(v, float)
+            }
             mlflow.log_metrics(figures)
         curve = pd.read_csv(folder / "learning_curve.csv")
         for row in curve.to_dict("records"):
             step = int(row.pop("batches"))
             mlflow.log_metrics(row, step=step)
-        mlflow.log_artifact(str(EVALUATION_REPORT))
-        mlflow.log_artifacts(str(PLOTS), "plots")
+        mlflow.log_artifact(str(workspace.evaluation_report))
+        mlflow.log_artifacts(str(workspace.plots), "plots")
         info = mlflow.onnx.log_model(
             onnx.load(folder / "model.onnx"),
             name="model",
@@ -109,15 +112,15 @@ def register_version(client: Any, kind: str, name: str, evaluation: dict) -> str
     return version
 
 
-def measured_again(champion: RegisteredModel, rows: pd.DataFrame) -> Candidate:
-    """The champion on the current test dates, with the features and window it asks for."""
+def measured_again(champion: RegisteredModel, rows: pd.DataFrame, params: EvaluateParams) -> Candidate:
+    """The champion on the current test dates, with its own features and window."""
     whole = window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), champion.window)
     ends = np.intersect1d(whole, np.flatnonzero(rows["split"] == "test"))
     figures: dict = dict.fromkeys(FIGURES)
     if len(ends):
         values = rows[list(champion.features)]
         forecast = model_forecast(champion.session, values, ends, champion.window)
-        figures = measure(forecast, rows.iloc[ends], load_params("evaluate", EvaluateParams))
+        figures = measure(forecast, rows.iloc[ends], params)
     return Candidate(
         champion.version,
         champion.kind,
@@ -128,26 +131,33 @@ def measured_again(champion: RegisteredModel, rows: pd.DataFrame) -> Candidate:
     )
 
 
-def main() -> None:
-    params = load_params("register", RegisterParams)
-    registry = load_params("registry", RegistryParams)
-    evaluation = read_json(EVALUATION_REPORT)
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-
+def open_experiment(workspace: Workspace, registry: RegistryParams, name: str) -> Any:
+    """MLflow's client, set to the experiment; what a local registry stores lies in the workspace."""
     import mlflow
 
+    client = registry_client(workspace, registry)
+    if client.get_experiment_by_name(name) is None:
+        local = registry.tracking_uri.startswith("sqlite:")
+        client.create_experiment(name, str(workspace.mlflow_artifacts) if local else None)
+    mlflow.set_experiment(name)
+    return client
+
+
+def main(workspace: Workspace) -> None:
+    params = load_params(workspace, "register", RegisterParams)
+    registry = load_params(workspace, "registry", RegistryParams)
+    evaluation = read_json(workspace.evaluation_report)
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    client = open_experiment(workspace, registry, params.experiment)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    mlflow.set_tracking_uri(registry.tracking_uri)
-    mlflow.set_experiment(params.experiment)
-    client = mlflow.MlflowClient()
-    in_office = registered_version(client, registry.model, "champion")
+    current = registered_version(client, registry.model, CHAMPION)
     candidates = []
     for kind in KINDS:
-        training = read_json(MODELS / kind / "training.json")
+        training = read_json(workspace.models / kind / "training.json")
         candidates.append(
             Candidate(
-                register_version(client, kind, registry.model, evaluation),
+                register_version(workspace, client, kind, registry.model, evaluation),
                 kind,
                 training["onnx_parity"],
                 evaluation[kind],
@@ -156,10 +166,13 @@ def main() -> None:
             )
         )
     by_version = {c.version: c for c in candidates}
-    office = str(in_office.version) if in_office else None
-    champion = by_version.get(office) if office else None
-    if in_office and not champion:
-        champion = measured_again(load_registered(registry.model, in_office), read_parquet(ROWS))
+    champion = by_version.get(str(current.version)) if current else None
+    if current and not champion:
+        champion = measured_again(
+            load_registered(registry.model, current),
+            read_parquet(workspace.rows),
+            load_params(workspace, "evaluate", EvaluateParams),
+        )
     decision = decide(
         candidates,
         champion,
@@ -168,13 +181,7 @@ def main() -> None:
         params.metric,
         params.max_parity,
     )
-    notes = {r.split()[1]: r for r in decision.reasons if r.startswith("version ")}
-    for version, note in notes.items():
-        client.set_model_version_tag(registry.model, version, "gate", note)
-    if decision.champion and decision.champion != office:
-        move_champion(client, registry.model, decision.champion, "gate", notes[decision.champion])
-    if decision.challenger:
-        client.set_registered_model_alias(registry.model, "challenger", decision.challenger)
+    apply_decision(client, registry.model, decision, str(current.version) if current else None)
     kinds = by_version | ({champion.version: champion} if champion else {})
     write_json(
         {
@@ -183,10 +190,21 @@ def main() -> None:
             "champion_kind": kinds[decision.champion].kind if decision.champion else None,
             **asdict(decision),
         },
-        REGISTRATION_REPORT,
+        workspace.registration_report,
     )
-    for reason in decision.reasons:
-        print(reason)
+    for finding in decision.findings:
+        print(describe(finding))
+
+
+def apply_decision(client: Any, model: str, decision: Decision, current: str | None) -> None:
+    """Move the aliases as the gate decided, and leave its findings at the versions they are about."""
+    notes = {f.version: describe(f) for f in decision.findings if f.version}
+    for version, note in notes.items():
+        client.set_model_version_tag(model, version, "gate", note)
+    if decision.champion and decision.champion != current:
+        move_champion(client, model, decision.champion, "gate", notes[decision.champion])
+    if decision.challenger:
+        client.set_registered_model_alias(model, "challenger", decision.challenger)
 
 
 if __name__ == "__main__":

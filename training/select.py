@@ -1,6 +1,6 @@
 """Stage `select`: the models' inputs out of all candidates, by correlation on the training dates.
 
-An input is worth its correlation with the label, and nothing beside a stronger one that says the same.
+An input is worth its correlation with the label, and nothing beside a stronger one that is like it.
 """
 
 from typing import Literal
@@ -10,23 +10,15 @@ import pandas as pd
 from pydantic import Field, field_validator
 from scipy.stats import rankdata
 
-from feature_repo.artifacts import (
-    DATASET_REPORT,
-    ROWS,
-    SELECTION_PLOT,
-    SELECTION_REPORT,
-    read_json,
-    read_parquet,
-    replacing,
-    write_json,
-)
-from feature_repo.indicators import BY_NAME, NAMES
-from feature_repo.stage import Params, load_params, run_stage
-from feature_repo.windows import gather
+from pitwise.features.indicators import BY_NAME, NAMES
+from pitwise.features.scale_free import scale_free
+from pitwise.features.windows import gather
+from pitwise.stage import Params, load_params, run_stage
+from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json
 
 CLOSE = NAMES.index("close")
 DIGITS = 4
-"""Columns that say the same to this many digits tie, whatever the last bits of their sums."""
+"""Columns equal to this many digits tie, whatever the last bits of their sums."""
 
 
 class SelectParams(Params):
@@ -55,12 +47,10 @@ class SelectParams(Params):
         return features
 
 
-def relative(rows: pd.DataFrame, ends: np.ndarray, window: int) -> np.ndarray:
-    """Every candidate as a model sees it in the last session of a window: `models.Scaler.relative`.
+def last_session_inputs(rows: pd.DataFrame, ends: np.ndarray, window: int) -> np.ndarray:
+    """Every candidate as a model sees it in the last session of a window, see `scale_free`.
 
-    A price is its log relative to the close, a price change a fraction of the close, a share count
-    its log relative to the window's mean. The close itself is 0 there: what it tells is in the sessions
-    before, which are left aside here.
+    The close itself is 0 there: its information is in the sessions before, which are left aside here.
 
     Args:
         rows: the candidates' raw values; a symbol's rows stand together, in order of time.
@@ -73,15 +63,11 @@ def relative(rows: pd.DataFrame, ends: np.ndarray, window: int) -> np.ndarray:
     columns = np.empty((len(ends), len(NAMES)))
     for i, name in enumerate(NAMES):
         values, unit = rows[name].to_numpy(), BY_NAME[name].unit
-        if unit == "price":
-            columns[:, i] = np.log(values[ends] / close)
-        elif unit == "price_change":
-            columns[:, i] = values[ends] / close
-        elif unit == "shares":
-            logs = np.log1p(values)
+        if unit == "shares":
+            logs = scale_free(values, unit, close)
             columns[:, i] = logs[ends] - gather(logs[:, None], ends, window)[..., 0].mean(axis=1)
         else:
-            columns[:, i] = values[ends]
+            columns[:, i] = scale_free(values[ends], unit, close)
     return columns
 
 
@@ -154,14 +140,14 @@ def select(rows: pd.DataFrame, window: int, params: SelectParams) -> dict:
         rows: as stage `dataset` leaves them.
 
     Returns:
-        method, features (the chosen, in the table's order), train (the rows looked at) and ranking:
+        method, features (the chosen, in the table's order), train (the rows used) and ranking:
         by candidate, the strongest first, strength (Spearman with the next log return), t, chosen,
         and which other of the chosen it resembles most (`nearest`, None where none at all) with
         Spearman's correlation between the two.
     """
     ends = np.flatnonzero(rows["split"] == "train")
     train = rows.iloc[ends]
-    ranks = standard_ranks(relative(rows, ends, window))
+    ranks = standard_ranks(last_session_inputs(rows, ends, window))
     label_ranks = standard_ranks(train["label"].to_numpy())
     strengths, t = strength(ranks, label_ranks, train["event_timestamp"].to_numpy())
     between = ranks.T @ ranks / len(ranks)
@@ -200,17 +186,17 @@ def select(rows: pd.DataFrame, window: int, params: SelectParams) -> dict:
     }
 
 
-def main() -> None:
-    params = load_params("select", SelectParams)
-    window = read_json(DATASET_REPORT)["window"]
+def main(workspace: Workspace) -> None:
+    params = load_params(workspace, "select", SelectParams)
+    window = read_json(workspace.dataset_report)["window"]
     columns = ["symbol", "event_timestamp", *NAMES, "split", "label"]
-    report = select(read_parquet(ROWS, columns), window, params)
-    write_json(report, SELECTION_REPORT)
+    report = select(read_parquet(workspace.rows, columns), window, params)
+    write_json(report, workspace.selection_report)
 
     from training import plots
 
     figure = plots.selection(pd.DataFrame(report["ranking"]), params.max_correlation)
-    with replacing(SELECTION_PLOT) as temporary:
+    with replacing(workspace.selection_plot) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     left_out = [name for name in NAMES if name not in report["features"]]
     print(

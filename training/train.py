@@ -2,43 +2,32 @@
 
 import argparse
 import sys
+from functools import partial
 
 import numpy as np
 
-from feature_repo.artifacts import (
-    DATASET_REPORT,
-    MODELS,
-    ROWS,
-    SELECTION_REPORT,
-    read_json,
-    read_parquet,
-    sha256,
-    write_json,
-)
-from feature_repo.stage import load_params, run_stage
+from pitwise.stage import load_params, run_stage
+from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json
 from training import KINDS
 
 PARITY_WINDOWS = 512
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=KINDS, help="which model to fit")
-    kind = parser.parse_args().kind
-
+def main(workspace: Workspace, kind: str) -> None:
+    """Fit the model of one of `KINDS`."""
     import pytorch_lightning as pl
 
-    from feature_repo.model import open_onnx
-    from training.export import export_onnx, parity
-    from training.fit import TrainParams, fit
-    from training.models import BODIES, Forecaster
-    from training.windows import WindowDataset
+    from pitwise.registry.contract import open_onnx
+    from training.models.export import export_onnx, parity
+    from training.models.fit import TrainParams, fit
+    from training.models.forecaster import BODIES, Forecaster
+    from training.models.windows import WindowDataset
 
-    params = load_params("train", TrainParams)
-    body = load_params(kind, BODIES[kind][1])
-    features = read_json(SELECTION_REPORT)["features"]
-    window = read_json(DATASET_REPORT)["window"]
-    rows = read_parquet(ROWS, columns=["event_timestamp", *features, "split", "label"])
+    params = load_params(workspace, "train", TrainParams)
+    body = load_params(workspace, kind, BODIES[kind][1])
+    features = read_json(workspace.selection_report)["features"]
+    window = read_json(workspace.dataset_report)["window"]
+    rows = read_parquet(workspace.rows, columns=["event_timestamp", *features, "split", "label"])
 
     def part(name: str) -> WindowDataset:
         return WindowDataset(rows, np.flatnonzero(rows["split"] == name), features, window)
@@ -48,7 +37,7 @@ def main() -> None:
     model = Forecaster(kind, features, window, body)
     result = fit(model, train, validation, params, progress=sys.stderr.isatty())
 
-    folder = MODELS / kind
+    folder = workspace.models / kind
     path = folder / "model.onnx"
     windows, _ = validation[list(range(min(PARITY_WINDOWS, len(validation))))]
     export_onnx(result.model, windows[:2], path)
@@ -75,7 +64,7 @@ def main() -> None:
             "batches": int(result.curve["batches"].iloc[-1]),
             "onnx_parity": difference,
             "onnx_sha256": sha256(path),
-            "rows_sha256": sha256(ROWS),
+            "rows_sha256": sha256(workspace.rows),
         },
         folder / "training.json",
     )
@@ -87,4 +76,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=KINDS, help="which model to fit")
+    run_stage(partial(main, kind=parser.parse_args().kind))

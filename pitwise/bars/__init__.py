@@ -1,0 +1,1 @@
+"""The bars: schema, the exchange's calendar, and the sources they come from."""

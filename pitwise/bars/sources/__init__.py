@@ -1,0 +1,1 @@
+"""Where bars come from: each source returns them in one schema."""

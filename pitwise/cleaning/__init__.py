@@ -1,0 +1,1 @@
+"""Which bars can be trusted, and what happened to the companies."""

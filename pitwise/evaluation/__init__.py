@@ -1,0 +1,1 @@
+"""Splits by date, metrics, and the baselines that a model has to beat."""

@@ -1,0 +1,1 @@
+"""The daily indicators, their history, and windows of them."""

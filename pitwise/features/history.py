@@ -1,0 +1,116 @@
+"""The history of the daily features: what was known when, and what a later load changed.
+
+A row of the history is one *version* of one bar's features. The first load takes every bar as known at
+its close. A later load adds a version of each row that it brings, changes or no longer has, known from
+that load on; it rewrites nothing. So the versions known at an instant are the table as it stood then.
+"""
+
+import numpy as np
+import pandas as pd
+
+from pitwise.bars.schema import NUMBERS
+
+KEYS = ["symbol", "event_timestamp"]
+CREATED = "created_timestamp"
+
+
+def merge(history: pd.DataFrame | None, fresh: pd.DataFrame, loaded_at: pd.Timestamp) -> pd.DataFrame:
+    """The history with what a load brought.
+
+    Args:
+        history: sorted by symbol, event_timestamp and created_timestamp; None at the first load.
+        fresh: (n,) `symbol`, `event_timestamp`, the features, `segment`, as of this load.
+        loaded_at: instant of the load, later than every `created_timestamp` of the history.
+
+    Returns:
+        the history in the same order. A row that is no longer in `fresh` gets a version without
+        features: a withdrawal.
+    """
+    if history is None:
+        # A bar taken before its close, while the market was open, was known then.
+        history = fresh.copy()
+        history.insert(len(KEYS), CREATED, fresh["event_timestamp"].clip(upper=loaded_at))
+        return history
+    current = known(history)
+    pairs = pd.merge(
+        current[KEYS].assign(old=np.arange(len(current))),
+        fresh[KEYS].assign(new=np.arange(len(fresh))),
+        on=KEYS,
+        how="outer",
+    )
+    both = pairs.dropna().astype({"old": int, "new": int})
+    old, new = current.iloc[both["old"]], fresh.iloc[both["new"]]
+    same = ~_moved(old, new).any(axis=1) & (old["segment"].to_numpy() == new["segment"].to_numpy())
+    withdrawn = current.iloc[pairs.loc[pairs["new"].isna(), "old"].astype(int)].copy()
+    withdrawn[_features(history)] = np.nan
+    versions = pd.concat([fresh.drop(index=fresh.index[both["new"][same]]), withdrawn])
+    if versions.empty:
+        return history
+    versions[CREATED] = pd.Series(loaded_at, versions.index, dtype=history[CREATED].dtype)
+    both_loads = pd.concat([history, versions[history.columns]])
+    return both_loads.sort_values([*KEYS, CREATED], ignore_index=True)
+
+
+def known(history: pd.DataFrame, at: pd.Timestamp | None = None) -> pd.DataFrame:
+    """The table as known at an instant: each bar's latest version then, without the withdrawn.
+
+    Args:
+        history: sorted by symbol, event_timestamp and created_timestamp.
+        at: None for all that is known now.
+    """
+    if at is not None:
+        history = history[history[CREATED] <= at]
+    latest = ~history.duplicated(KEYS, keep="last")
+    return history[latest & history["close"].notna()].reset_index(drop=True)
+
+
+def covered_before(loads: pd.DataFrame) -> pd.Series:
+    """The last session that the history held before each load.
+
+    Args:
+        loads: `event_timestamp` and `created_timestamp` of the whole history.
+
+    Returns:
+        instants, indexed by `created_timestamp`; NaT for the first.
+    """
+    return loads.groupby(CREATED)["event_timestamp"].max().cummax().shift()
+
+
+def revisions(history: pd.DataFrame, covered: pd.Series) -> pd.DataFrame:
+    """What later loads changed in sessions that the history already held.
+
+    Args:
+        history: of some symbols or all, sorted by symbol, event_timestamp and created_timestamp.
+        covered: of the whole history, see `covered_before`.
+
+    Returns:
+        one row a version: `symbol`, `event_timestamp`, `created_timestamp`, `kind` (late | changed |
+        withdrawn), `bar_changed` (the bar itself, or only features of it), `old_close`, `new_close`,
+        `old_volume`, `new_volume` (NaN where there is none), `features_moved` (how many).
+    """
+    again = history.duplicated(KEYS).to_numpy()
+    late = (history["event_timestamp"] <= history[CREATED].map(covered)).to_numpy()
+    at = np.flatnonzero(again | late)
+    new, old = history.iloc[at], history.iloc[at - 1].copy()
+    old.loc[~again[at], _features(history)] = np.nan
+    moved = pd.DataFrame(_moved(old, new), columns=_features(history))
+    had, has = old["close"].notna().to_numpy(), new["close"].notna().to_numpy()
+    return new[[*KEYS, CREATED]].assign(
+        kind=np.where(has, np.where(had, "changed", "late"), "withdrawn"),
+        bar_changed=moved[NUMBERS].any(axis=1).to_numpy(),
+        old_close=old["close"].to_numpy(),
+        new_close=new["close"],
+        old_volume=old["volume"].to_numpy(),
+        new_volume=new["volume"],
+        features_moved=moved.sum(axis=1).to_numpy("int64"),
+    )
+
+
+def _features(table: pd.DataFrame) -> list[str]:
+    return [name for name in table if name not in (*KEYS, CREATED, "segment")]
+
+
+def _moved(old: pd.DataFrame, new: pd.DataFrame) -> np.ndarray:
+    """Which features differ in any bit, row for row; (n, n_features) bool. NaN equals NaN."""
+    a, b = (table[_features(new)].to_numpy("float64") for table in (old, new))
+    return (a.view("int64") != b.view("int64")) & ~(np.isnan(a) & np.isnan(b))

@@ -1,0 +1,57 @@
+"""Who is champion of a registered model, and who was before."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from pitwise.registry.model import RegistryParams
+from pitwise.workspace import Workspace
+
+CHAMPION = "champion"
+"""The alias of the version that forecasts."""
+CHAMPION_HISTORY = "champion_history"
+"""Tag of the registered model: JSON list of {version, since, by, reason}, oldest first."""
+LONGEST_TAG = 5000  # characters that MLflow's table has room for
+
+
+def registry_client(workspace: Workspace, registry: RegistryParams) -> Any:
+    """An `mlflow.MlflowClient` of the workspace's registry, which MLflow is set to from here on."""
+    import mlflow
+
+    mlflow.set_tracking_uri(workspace.database_url(registry.tracking_uri))
+    return mlflow.MlflowClient()
+
+
+def registered_version(client: Any, name: str, alias: str) -> Any | None:
+    """The version an alias of a registered model points to, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def champion_history(model: Any) -> list[dict[str, Any]]:
+    """The champions of a registered model, oldest first, see `CHAMPION_HISTORY`."""
+    return json.loads(model.tags.get(CHAMPION_HISTORY, "[]"))
+
+
+def move_champion(client: Any, name: str, version: str, by: str, reason: str) -> None:
+    """Point the alias `champion` at a version, and record it: MLflow keeps no history of aliases.
+
+    Args:
+        by: gate | promote | rollback. One that was moved past this function is recorded as `unknown`.
+    """
+    history = champion_history(client.get_registered_model(name))
+    current = registered_version(client, name, CHAMPION)
+    if current and [str(current.version)] != [entry["version"] for entry in history[-1:]]:
+        history.append({"version": str(current.version), "since": None, "by": "unknown", "reason": ""})
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    history.append({"version": version, "since": now, "by": by, "reason": reason[:500]})
+    while len(json.dumps(history)) > LONGEST_TAG:
+        history.pop(0)
+    client.set_registered_model_alias(name, CHAMPION, version)
+    client.set_registered_model_tag(name, CHAMPION_HISTORY, json.dumps(history))

@@ -1,0 +1,1 @@
+"""Pages about the data that open offline."""

@@ -1,0 +1,1 @@
+"""A synthetic market, and faults planted in it."""

@@ -1,0 +1,172 @@
+"""The files of a run, and how they are read and written: each appears whole or not at all.
+
+pandas is imported where a table is read or written: commands that read none must start quickly.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from pitwise.errors import DataError, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A path of every workspace; read from a workspace it is absolute."""
+
+    path: str
+
+    def __get__(self, workspace: "Workspace | None", owner: type) -> Path:
+        return Path(self.path) if workspace is None else workspace.root / self.path
+
+
+class Workspace:
+    """A folder with the params, data and results of one run. Nothing depends on the working directory.
+
+    Args:
+        root: the folder; `params.yaml` and `dvc.yaml` lie in it.
+    """
+
+    params = Artifact("params.yaml")
+    feast_repo = Artifact("feature_repo")
+
+    raw_bars = Artifact("data/raw/bars.parquet")
+    retrievals = Artifact("data/raw/retrievals.jsonl")
+    planted = Artifact("data/raw/truth.parquet")
+    yahoo_cache = Artifact("data/raw/yfinance")
+    clean_bars = Artifact("data/clean/bars.parquet")
+    quarantine = Artifact("data/clean/quarantine.parquet")
+    events = Artifact("data/clean/events.parquet")
+    clean_report = Artifact("metrics/clean.json")
+    flags = Artifact("data/quality/flags.parquet")
+    quality_page = Artifact("reports/data_quality.html")
+    quality_report = Artifact("metrics/data_quality.json")
+    overview_page = Artifact("reports/market_overview.html")
+    daily_features = Artifact("data/features/daily.parquet")
+    window_features = Artifact("data/features/windows.parquet")
+    revisions = Artifact("data/features/revisions.parquet")
+    published = Artifact("data/feast/published.json")
+    online_lock = Artifact("data/feast/online.lock")
+    rows = Artifact("data/dataset/rows.parquet")
+    dataset_report = Artifact("metrics/dataset.json")
+    selection_report = Artifact("metrics/selection.json")
+    selection_plot = Artifact("reports/plots/selection.png")
+    models = Artifact("models")
+    test_predictions = Artifact("data/evaluation/predictions.parquet")
+    evaluation_report = Artifact("metrics/evaluation.json")
+    plots = Artifact("reports/plots")
+    registration_report = Artifact("metrics/registration.json")
+    mlflow_artifacts = Artifact("mlruns")
+    live_bars = Artifact("data/live/bars.db")
+    write_ahead = Artifact("data/serving/log")
+    latest_predictions = Artifact("data/predictions/latest.parquet")
+    prediction_history = Artifact("data/predictions/history.parquet")
+    drift_page = Artifact("reports/drift.html")
+    monitoring_report = Artifact("metrics/monitoring.json")
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root).absolute()
+
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.root)!r})"
+
+    def path(self, given: str | Path) -> Path:
+        """A path of `params.yaml`: relative ones are of this workspace, `~` is the person's home."""
+        return self.root / Path(given).expanduser()
+
+    def database_url(self, url: str) -> str:
+        """An URL of `params.yaml`: the file of a relative SQLite one is of this workspace."""
+        if url.startswith(SQLITE) and not url.startswith((SQLITE + "/", SQLITE + ":")):
+            return SQLITE + str(self.root / url.removeprefix(SQLITE))
+        return url
+
+    def online_writer(self) -> FileLock:
+        """Held by whoever writes to the online store: one at a time, so that the newest window stays."""
+        self.online_lock.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.online_lock)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
+
+    The name is always the same, so that what a killed run left there goes with the next one.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror or error}). What was there is as it was; make "
+            "room or give write permission, then run again: it goes on from here."
+        ) from error
+
+
+def pushed_rows(path: str | Path) -> Path:
+    """The folder of the rows pushed to Feast's source at `path`, a file for each session."""
+    return Path(path).with_suffix(".pushed")
+
+
+def write_parquet(frame: "pd.DataFrame | pa.Table", path: Path) -> None:
+    """Write a table; timestamps in microseconds, the only unit DuckDB, Feast and pandas share."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, coerce_timestamps="us", allow_truncated_timestamps=True)
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
+    """Read a table an earlier stage wrote.
+
+    Raises:
+        DataError: it is not there or not readable.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is not there. Run `dvc repro` to make it.") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Delete it and run `dvc repro`.") from error
+
+
+def write_json(document: Any, path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a document an earlier stage wrote; DataError if it is not there."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is not there. Run `dvc repro` to make it.") from error
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

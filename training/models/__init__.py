@@ -1,0 +1,1 @@
+"""The models: scaling, bodies, fitting and ONNX export."""

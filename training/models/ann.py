@@ -1,0 +1,37 @@
+"""The ANN: the whole window at once."""
+
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from pitwise.stage import Params
+
+
+class AnnParams(Params):
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...]
+
+    @field_validator("dropout")
+    @classmethod
+    def _one_a_layer(cls, dropout: tuple[float, ...], read: ValidationInfo) -> tuple[float, ...]:
+        if "hidden" in read.data and len(dropout) != len(read.data["hidden"]):
+            raise ValueError("needs one rate for each layer of 'hidden'")
+        return dropout
+
+
+class Ann(nn.Module):
+    """The whole window at once through dense layers: 30 x 19 = 570 inputs, 256-128-64."""
+
+    def __init__(self, window: int, n_features: int, params: AnnParams):
+        super().__init__()
+        layers: list[nn.Module] = [nn.Flatten()]
+        size = window * n_features
+        for hidden, dropout in zip(params.hidden, params.dropout, strict=True):
+            layers += [nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(dropout)]
+            size = hidden
+        self.layers = nn.Sequential(*layers)
+        self.size = size
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return self.layers(scores)

@@ -1,0 +1,51 @@
+"""A fitted forecaster as one ONNX file, and proof that its outputs are torch's."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+
+from pitwise.registry.contract import INPUT, OUTPUTS, run_onnx
+from pitwise.workspace import replacing
+from training.models.forecaster import Forecaster
+
+
+def export_onnx(model: Forecaster, example: torch.Tensor, path: Path) -> None:
+    """Write the model: input `windows` (batch, window, n_features), outputs `log_return`, `p_up`.
+
+    Args:
+        example: at least two windows; a batch of one would be taken for a constant.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        model.eval(),
+        (example,),
+        dynamo=True,
+        dynamic_shapes={INPUT: {0: "batch"}},
+        input_names=[INPUT],
+        output_names=list(OUTPUTS),
+        verbose=False,
+    )
+    assert program is not None  # None is only for the old exporter
+    graph = program.model_proto
+    # Stack traces of this machine's paths: of no use to a reader, and different on every machine.
+    for item in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.functions):
+        del item.metadata_props[:]
+    for node in graph.graph.node:
+        node.ClearField("doc_string")
+    onnx.checker.check_model(graph)
+    with replacing(path) as temporary:
+        temporary.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+@torch.no_grad()
+def parity(model: Forecaster, session: ort.InferenceSession, windows: torch.Tensor) -> float:
+    """Largest absolute difference between torch and onnxruntime over the windows and outputs."""
+    answers = run_onnx(session, windows.numpy())
+    return max(
+        float(np.abs(torch_answer.numpy() - answers[name]).max())
+        for name, torch_answer in zip(OUTPUTS, model(windows), strict=True)
+    )

@@ -1,0 +1,54 @@
+"""Scaling inside the model, fitted on training dates, so what is served is what was trained."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pitwise.features.indicators import BY_NAME, SCALE_FREE
+from pitwise.features.scale_free import scale_free
+
+CLIP = 8.0
+"""Standard deviations at which an input saturates: one bad print must not swing the forecast."""
+
+
+class Scaler(nn.Module):
+    """Raw feature values to standard scores that do not know the stock's price or size.
+
+    A price enters as its log relative to the window's last close, a price change as a fraction of
+    that close, a share count as its log relative to the window's mean log volume; percentages and
+    ratios enter as they are. Then each column is standardised and clipped.
+
+    The columns come out grouped by unit, in the order of `self.order`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: Sequence[str]):
+        super().__init__()
+        units = [BY_NAME[name].unit for name in features]
+        self.close = features.index("close")
+        self.prices = [i for i, unit in enumerate(units) if unit == "price"]
+        self.changes = [i for i, unit in enumerate(units) if unit == "price_change"]
+        self.shares = [i for i, unit in enumerate(units) if unit == "shares"]
+        self.plain = [i for i, unit in enumerate(units) if unit in SCALE_FREE]
+        self.order = [*self.prices, *self.changes, *self.shares, *self.plain]
+        self.register_buffer("mean", torch.zeros(len(features)))
+        self.register_buffer("std", torch.ones(len(features)))
+
+    def relative(self, windows: Tensor) -> Tensor:
+        """(batch, window, n_features) raw to the same shape, free of price level and share count."""
+        last_close = windows[:, -1:, self.close : self.close + 1]
+        parts = [scale_free(windows[..., self.prices], "price", last_close, torch)]
+        if self.changes:
+            parts.append(scale_free(windows[..., self.changes], "price_change", last_close, torch))
+        if self.shares:
+            log_shares = scale_free(windows[..., self.shares], "shares", last_close, torch)
+            parts.append(log_shares - log_shares.mean(dim=1, keepdim=True))
+        if self.plain:
+            parts.append(windows[..., self.plain])
+        return torch.cat(parts, dim=-1)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        return ((self.relative(windows) - self.mean) / self.std).clamp(-CLIP, CLIP)
