@@ -1,3 +1,3 @@
-"""The champion, run from the online store. Never torch, never training."""
+"""Forecasts of the champion from the online store: service, live bars, log. No torch, no training."""
 
-from feature_repo import NO_TELEMETRY as NO_TELEMETRY  # before any library can phone home
+import pitwise as pitwise  # before any library can phone home

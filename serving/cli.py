@@ -1,29 +1,29 @@
-"""The command `pitwise`: forecasts, the service, replays, the registry and API keys, for people."""
+"""Commands of `pitwise`: forecasts, the service, replays, the registry and API keys.
+
+`pitwise.cli` finds `app` by its entry point. What does the work is imported inside the commands:
+MLflow and Feast take seconds, and `--help` must not.
+"""
 
 import json
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from feature_repo.errors import StoreError
-from feature_repo.stage import load_params, run_stage
+from pitwise.errors import StoreError
+from pitwise.stage import load_params
+from pitwise.workspace import Workspace
+from serving.settings import ServeParams
 
-# Imports of the parts that do the work stay inside the commands: MLflow and Feast take seconds,
-# and `--help` must not.
+if TYPE_CHECKING:
+    from pitwise.registry.model import RegistryParams
 
-app = typer.Typer(
-    name="pitwise",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Forecasts of the next session from the champion model. Run it in the project's folder: "
-    "settings come from its params.yaml.",
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 model_app = typer.Typer(no_args_is_help=True, help="See the registry's versions and move the champion.")
 key_app = typer.Typer(no_args_is_help=True, help="API keys of the service; only their hashes are kept.")
 app.add_typer(model_app, name="model")
@@ -32,8 +32,15 @@ app.add_typer(key_app, name="key")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 
-def main() -> None:
-    run_stage(app)
+def _here() -> Workspace:
+    """The workspace that the shell stands in."""
+    return Workspace(Path.cwd())
+
+
+def _registry(workspace: Workspace) -> "RegistryParams":
+    from pitwise.registry.model import RegistryParams
+
+    return load_params(workspace, "registry", RegistryParams)
 
 
 def _print(document: Any, as_json: bool, *shown: Any) -> None:
@@ -63,21 +70,19 @@ def predict(
 
     Example: pitwise predict AAPL MSFT
     """
-    from feature_repo.artifacts import FEAST_REPO
-    from feature_repo.model import RegistryParams
+    from feature_repo.store import open_store
+    from pitwise.registry.versions import open_registry
+    from serving.inference.champion import CHECKED_SYMBOLS, as_store_error, check_predictor
+    from serving.inference.predictor import Predictor, load_champion
 
-    registry = load_params("registry", RegistryParams)
-
-    from serving.champion import PROBED, one_reason, self_check
-    from serving.predictor import Predictor, load_champion, open_store
-    from serving.registry import open_registry
-
-    with one_reason("the champion"), open_registry(registry.tracking_uri, registry.model):
-        champion = load_champion(registry.tracking_uri, registry.model)
-        predictor = Predictor(champion, open_store(FEAST_REPO))
+    workspace = _here()
+    registry = _registry(workspace)
+    with as_store_error("the champion"), open_registry(workspace, registry):
+        champion = load_champion(workspace, registry)
+        predictor = Predictor(champion, open_store(workspace))
         forecasts = predictor.forecast(list(dict.fromkeys(symbols)))
         if forecasts.symbols:
-            self_check(predictor, forecasts.symbols[:PROBED])
+            check_predictor(predictor, forecasts.symbols[:CHECKED_SYMBOLS])
     rows = forecasts.frame().assign(last_close=forecasts.last_close)
     rows["as_of"] = rows["as_of"].map(lambda instant: instant.isoformat())
     table = _table("symbol", "as of", ">last close", ">forecast", ">log return", ">p(up)")
@@ -92,10 +97,10 @@ def predict(
     }
     _print(document, as_json, *([table] if len(rows) else []))
     if forecasts.missing:
-        told = f"the online store has no window of {', '.join(forecasts.missing)}."
+        message = f"the online store has no window of {', '.join(forecasts.missing)}."
         if rows.empty:
-            raise StoreError(told)
-        print(told, file=sys.stderr)
+            raise StoreError(message)
+        print(message, file=sys.stderr)
 
 
 @app.command()
@@ -113,9 +118,9 @@ def serve(
 
     Example: pitwise serve --port 8601
     """
-    from serving.serve import run
+    from serving.http.server import run
 
-    run(host, port)
+    run(_here(), host, port)
 
 
 @app.command()
@@ -137,12 +142,13 @@ def replay(
     Example: pitwise replay --from 2013-09-02 --to 2013-09-13
     """
     from serving.replay import replay as play
-    from serving.serve import ServeParams
 
+    workspace = _here()
     figures = play(
+        workspace,
         first=f"{first:%Y-%m-%d}" if first else None,
         last=f"{last:%Y-%m-%d}" if last else None,
-        correction_sessions=load_params("serve", ServeParams).correction_sessions,
+        correction_sessions=load_params(workspace, "serve", ServeParams).correction_sessions,
         console=Console(stderr=True, quiet=as_json),
     )
     table = _table("figure", ">value")
@@ -153,29 +159,27 @@ def replay(
 
 @model_app.command()
 def show(as_json: Json = False) -> None:
-    """List the versions: who is champion, their test figures, what the gate said.
+    """List the versions: who is champion, their test figures, the gate's decision.
 
     Figures are of the test dates at the time of registration. The JSON has all of them, the
     baselines' too, and when each version was champion.
 
     Example: pitwise model show
     """
-    from feature_repo.model import RegistryParams
+    from pitwise.registry.versions import versions
 
-    registry = load_params("registry", RegistryParams)
-
-    from serving.registry import versions
-
-    rows = versions(registry.tracking_uri, registry.model)
+    workspace = _here()
+    registry = _registry(workspace)
+    rows = versions(workspace, registry)
     table = _table("version", "kind", "alias", "created", ">skill", ">direction", ">always up")
-    told = []
+    reasons = []
     table.caption = "skill: of the squared error, against persistence; direction: calls that were right"
     for row in rows:
         own = row["metrics"].get(row["kind"], {})
         up = row["metrics"].get("always_up", {})
-        terms = [term for term in row["terms"][-1:] if term["reason"] != row["gate"]]
-        notes = [row["gate"], *(f"{term['by']}: {term['reason']}" for term in terms)]
-        told += [f"{row['version']}: {escape(note)}" for note in notes if note]
+        notes = [row["gate"]]
+        notes += [f"{e['by']}: {e['reason']}" for e in row["terms"][-1:] if e["reason"] != row["gate"]]
+        reasons += [f"{row['version']}: {escape(note)}" for note in notes if note]
         table.add_row(
             row["version"],
             row["kind"] or "unknown",
@@ -185,13 +189,13 @@ def show(as_json: Json = False) -> None:
             f"{own['direction_accuracy']:.1%}" if "direction_accuracy" in own else "-",
             f"{up['direction_accuracy']:.1%}" if "direction_accuracy" in up else "-",
         )
-    _print({"model": registry.model, "versions": rows}, as_json, table, *told)
+    _print({"model": registry.model, "versions": rows}, as_json, table, *reasons)
 
 
 @model_app.command()
 def promote(
     version: Annotated[int, typer.Argument(min=1, help="Number of the version.")],
-    reason: Annotated[str, typer.Option(help="Why; kept in the registry.")] = "not said",
+    reason: Annotated[str, typer.Option(help="Why; kept in the registry.")] = "not given",
     as_json: Json = False,
 ) -> None:
     """Make a version champion, past the gate.
@@ -200,30 +204,26 @@ def promote(
 
     Example: pitwise model promote 3 --reason "retrained after the split of AAPL"
     """
-    from feature_repo.model import RegistryParams
+    from pitwise.registry import versions
 
-    registry = load_params("registry", RegistryParams)
-
-    from serving import registry as versions
-
-    moved = versions.promote(registry.tracking_uri, registry.model, str(version), reason)
-    _print({"model": registry.model, **moved}, as_json, _told(moved))
+    workspace = _here()
+    registry = _registry(workspace)
+    moved = versions.promote(workspace, registry, str(version), reason)
+    _print({"model": registry.model, **moved}, as_json, _described(moved))
 
 
 @model_app.command()
 def rollback(as_json: Json = False) -> None:
-    """Give the office back to the version that was champion before.
+    """Make the version champion again that was before.
 
     Example: pitwise model rollback
     """
-    from feature_repo.model import RegistryParams
+    from pitwise.registry import versions
 
-    registry = load_params("registry", RegistryParams)
-
-    from serving import registry as versions
-
-    moved = versions.rollback(registry.tracking_uri, registry.model)
-    _print({"model": registry.model, **moved}, as_json, _told(moved))
+    workspace = _here()
+    registry = _registry(workspace)
+    moved = versions.rollback(workspace, registry)
+    _print({"model": registry.model, **moved}, as_json, _described(moved))
 
 
 @key_app.command()
@@ -235,9 +235,9 @@ def add(
 
     Example: pitwise key add desk
     """
-    from serving.keys import add_key
+    from serving.http.auth import add_key
 
-    key = add_key(_keys(), name)
+    key = add_key(_keys_file(), name)
     _print({"name": name, "key": key}, as_json, key)
 
 
@@ -247,9 +247,9 @@ def list_names(as_json: Json = False) -> None:
 
     Example: pitwise key list
     """
-    from serving.keys import list_keys
+    from serving.http.auth import list_keys
 
-    keys = list_keys(_keys())
+    keys = list_keys(_keys_file())
     table = _table("name", "created")
     for key in keys:
         table.add_row(escape(key["name"]), key["created"])
@@ -265,24 +265,19 @@ def revoke(
 
     Example: pitwise key revoke desk
     """
-    from serving.keys import revoke_key
+    from serving.http.auth import revoke_key
 
-    revoke_key(_keys(), name)
+    revoke_key(_keys_file(), name)
     _print({"revoked": name}, as_json, f"the key of {escape(name)} is revoked")
 
 
-def _keys() -> Path:
-    from serving.serve import ServeParams
+def _keys_file() -> Path:
+    workspace = _here()
+    return workspace.path(load_params(workspace, "serve", ServeParams).keys)
 
-    return load_params("serve", ServeParams).keys
 
-
-def _told(moved: dict[str, str | None]) -> str:
+def _described(moved: dict[str, str | None]) -> str:
     if moved["before"] == moved["version"]:
         return f"version {moved['version']} is champion already"
     before = f"in place of version {moved['before']}" if moved["before"] else "the first one"
     return f"version {moved['version']} is champion now, {before}"
-
-
-if __name__ == "__main__":
-    main()

@@ -6,12 +6,11 @@ The pipeline's stages run there on the bars before the first session, then each 
 what the pipeline makes of all the bars at once.
 """
 
+import io
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -23,22 +22,28 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import feature_repo
-from feature_repo.artifacts import FEAST_REPO, RAW_BARS, read_parquet, write_parquet
-from feature_repo.clean import CleanParams, clean
-from feature_repo.errors import DataError, StoreError
-from feature_repo.features import daily_features
-from feature_repo.indicators import NAMES
-from feature_repo.model import RegistryParams
-from feature_repo.revisions import KEYS
-from feature_repo.stage import PARAMS_PATH, load_params
-from feature_repo.windows import PACKED, gather, window_ends
-from serving.live import LiveBars
-from serving.predictor import Predictor, load_champion, open_store
+from feature_repo import publish
+from feature_repo.store import open_store
+from pitwise.cleaning import __main__ as cleaning
+from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.errors import DataError
+from pitwise.features import __main__ as features
+from pitwise.features.daily import daily_features
+from pitwise.features.indicators import NAMES
+from pitwise.features.windows import PACKED, last_windows
+from pitwise.registry.model import RegisteredModel, RegistryParams
+from pitwise.stage import load_params
+from pitwise.workspace import Workspace, read_parquet, write_parquet
+from serving.inference.predictor import Predictor, load_champion
+from serving.live.live_bars import LiveBars
 
 
 def replay(
-    first: str | None, last: str | None, correction_sessions: int, console: Console
+    workspace: Workspace,
+    first: str | None,
+    last: str | None,
+    correction_sessions: int,
+    console: Console,
 ) -> dict[str, Any]:
     """Play the sessions from `first` to `last`; by default the last five.
 
@@ -50,23 +55,21 @@ def replay(
     Raises:
         DataError: no such sessions in the bars, or none before them.
     """
-    raw = read_parquet(RAW_BARS)
-    sessions = _sessions(raw, first, last)
-    registry = load_params("registry", RegistryParams)
-    params = load_params("clean", CleanParams)
-    champion = load_champion(registry.tracking_uri, registry.model)
+    raw = read_parquet(workspace.raw_bars)
+    sessions = _sessions(workspace.raw_bars, raw, first, last)
+    champion = load_champion(workspace, load_params(workspace, "registry", RegistryParams))
     console.print(f"the pipeline on the bars before {sessions[0]:%Y-%m-%d} ...")
-    with TemporaryDirectory() as folder, _settings_of_the_folder():
-        _make_workspace(Path(folder), raw[raw["date"] < sessions[0]])
-        with chdir(folder):
-            played = _play(raw, sessions, champion, correction_sessions, console)
-    bars, _, _ = clean(raw[raw["date"] <= sessions[-1]], params)
-    windows = last_windows(daily_features(bars), champion.window)
-    expected = {symbol: window for symbol, (_, window) in windows.items()}
+    with TemporaryDirectory() as folder, _settings_of_the_workspace():
+        scratch = Workspace(folder)
+        _run_pipeline(workspace, scratch, raw[raw["date"] < sessions[0]])
+        played = _play(scratch, raw, sessions, champion, correction_sessions, console)
+    bars, _, _ = clean(raw[raw["date"] <= sessions[-1]], load_params(workspace, "clean", CleanParams))
+    windows = last_windows(daily_features(bars), NAMES, champion.window)
+    expected = {symbol: window.values for symbol, window in windows.items()}
     return played | _compared(played.pop("windows"), expected, champion.window)
 
 
-def _sessions(raw: pd.DataFrame, first: str | None, last: str | None) -> list[pd.Timestamp]:
+def _sessions(path: Path, raw: pd.DataFrame, first: str | None, last: str | None) -> list[pd.Timestamp]:
     days = pd.Series(sorted(raw["date"].dropna().unique()))
     try:
         begin = pd.Timestamp(first) if first else days.iloc[-5:].iloc[0]
@@ -76,15 +79,15 @@ def _sessions(raw: pd.DataFrame, first: str | None, last: str | None) -> list[pd
     chosen = days[(days >= begin) & (days <= end)]
     if chosen.empty or not (days < begin).any():
         raise DataError(
-            f"{RAW_BARS}: no session from {begin:%Y-%m-%d} to {end:%Y-%m-%d} with others before it; its "
+            f"{path}: no session from {begin:%Y-%m-%d} to {end:%Y-%m-%d} with others before it; its "
             f"bars are of {days.iloc[0]:%Y-%m-%d} to {days.iloc[-1]:%Y-%m-%d}."
         )
     return chosen.tolist()
 
 
 @contextmanager
-def _settings_of_the_folder() -> Iterator[None]:
-    """No store but the scratch one, wherever the user's environment says that Feast's settings are."""
+def _settings_of_the_workspace() -> Iterator[None]:
+    """No store but the scratch one, whatever settings the person's environment names for Feast."""
     elsewhere = os.environ.pop("FEAST_FS_YAML_FILE_PATH", None)
     try:
         yield
@@ -93,37 +96,32 @@ def _settings_of_the_folder() -> Iterator[None]:
             os.environ["FEAST_FS_YAML_FILE_PATH"] = elsewhere
 
 
-def _make_workspace(folder: Path, raw: pd.DataFrame) -> None:
-    """A workspace up to stage `publish`, with an online store of its own."""
-    shutil.copytree(Path(feature_repo.__file__).parent, folder / FEAST_REPO)
-    shutil.copy(PARAMS_PATH, folder / PARAMS_PATH)
-    settings = folder / FEAST_REPO / "feature_store.yaml"
-    own = yaml.safe_load(settings.read_text())
-    own["online_store"] = {"type": "sqlite", "path": "../data/feast/online.db"}
-    settings.write_text(yaml.safe_dump(own))
-    write_parquet(raw, folder / RAW_BARS)
-    environment = os.environ | {"PYTHONPATH": str(folder)}
-    for stage in ("clean", "features", "publish"):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", f"feature_repo.{stage}"],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise StoreError(f"stage {stage} failed in the replay: {done.stderr.strip()}")
+def _run_pipeline(workspace: Workspace, scratch: Workspace, raw: pd.DataFrame) -> None:
+    """Make a scratch workspace of these bars up to stage `publish`, with a store of its own."""
+    settings = yaml.safe_load((workspace.feast_repo / "feature_store.yaml").read_text())
+    settings["registry"] = "../data/feast/registry.db"
+    settings["online_store"] = {"type": "sqlite", "path": "../data/feast/online.db"}
+    scratch.feast_repo.mkdir(parents=True)
+    (scratch.feast_repo / "feature_store.yaml").write_text(yaml.safe_dump(settings))
+    shutil.copy(workspace.params, scratch.params)
+    write_parquet(raw, scratch.raw_bars)
+    # Stage `clean` changes pandas' copying for its whole process.
+    copying = pd.option_context("mode.copy_on_write", pd.options.mode.copy_on_write)
+    with redirect_stdout(io.StringIO()), copying:
+        for stage in (cleaning, features, publish):
+            stage.main(scratch)
 
 
 def _play(
+    scratch: Workspace,
     raw: pd.DataFrame,
     sessions: list[pd.Timestamp],
-    champion: Any,
+    champion: RegisteredModel,
     correction_sessions: int,
     console: Console,
 ) -> dict[str, Any]:
-    live = LiveBars(open_store(FEAST_REPO.resolve()), correction_sessions)
-    predictor = Predictor(champion, open_store(FEAST_REPO.resolve()))
+    live = LiveBars(scratch, open_store(scratch), correction_sessions)
+    predictor = Predictor(champion, open_store(scratch))
     outcomes: dict[str, int] = {}
     seconds, forecasts = [], 0
     columns = (
@@ -154,16 +152,6 @@ def _play(
         "largest_ms": round(1000 * max(seconds), 1),
         "windows": dict(zip(windows.symbols, windows.values, strict=True)),
     }
-
-
-def last_windows(daily: pd.DataFrame, window: int) -> dict[str, tuple[pd.Timestamp, np.ndarray]]:
-    """Each symbol's last window in a table of daily features, and the instant it ends at."""
-    rows = daily[NAMES].to_numpy("float32")
-    ends = window_ends(daily["symbol"].to_numpy(object), rows, window)
-    last = daily[KEYS].iloc[ends].drop_duplicates("symbol", keep="last")
-    windows = gather(rows, last.index.to_numpy(), window)
-    pairs = zip(last["event_timestamp"], windows, strict=True)
-    return dict(zip(last["symbol"], pairs, strict=True))
 
 
 def _compared(

@@ -4,20 +4,21 @@ import base64
 import logging
 import secrets
 from time import perf_counter
-from typing import Any
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.limits import RateLimit, limited_body
-from serving.metrics import Metrics
-from serving.problems import Problem
+from serving.http.auth import Keys
+from serving.http.metrics import Metrics
+from serving.http.problems import Problem
+from serving.http.rate_limit import RateLimit, limited_body
+from serving.settings import ServeParams
 
 OPEN = ("/healthz", "/readyz")
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
-    # The documentation's pages hold inline scripts and styles. Whatever they may want from elsewhere,
-    # the browser does not fetch.
+    # The documentation's pages hold inline scripts and styles. What they may want from elsewhere, the
+    # browser does not fetch.
     (
         b"content-security-policy",
         b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
@@ -41,14 +42,14 @@ def presented(scope: Scope) -> str:
     return value.strip() if kind.lower() == "bearer" else ""
 
 
-class Front:
+class RequestMiddleware:
     """Outermost: nothing of ours runs for a request that it refuses, and no exception passes it."""
 
-    def __init__(self, app: ASGIApp, service: Any, metrics: Metrics):
+    def __init__(self, app: ASGIApp, params: ServeParams, keys: Keys, metrics: Metrics):
         self._app = app
-        self._keys = service.keys
-        self._max_body_bytes = service.params.max_body_bytes
-        self._limit = RateLimit(service.params.requests_per_minute)
+        self._keys = keys
+        self._max_body_bytes = params.max_body_bytes
+        self._limit = RateLimit(params.requests_per_minute)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +59,7 @@ class Front:
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
 
-        async def noting(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -69,17 +70,17 @@ class Front:
         self._metrics.in_flight.inc()
         try:
             caller = self._caller(scope)
-            await self._app(scope, limited_body(scope, receive, self._max_body_bytes), noting)
+            await self._app(scope, limited_body(scope, receive, self._max_body_bytes), send_with_headers)
         except Problem as problem:
             self._metrics.problems.labels(problem.kind).inc()
-            await problem.response(request_id)(scope, receive, noting)
+            await problem.response(request_id)(scope, receive, send_with_headers)
         except Exception:
             logger.exception("request %s failed", request_id)
             if status:
                 raise  # half an answer is out: the server must break the connection
             self._metrics.problems.labels("internal-error").inc()
             fault = Problem("internal-error", f"Our log has it as request {request_id}.")
-            await fault.response(request_id)(scope, receive, noting)
+            await fault.response(request_id)(scope, receive, send_with_headers)
         finally:
             seconds = perf_counter() - started
             self._metrics.in_flight.dec()
@@ -98,7 +99,7 @@ class Front:
         return None
 
     def _caller(self, scope: Scope) -> str:
-        """Who asks: a key's name, or an address where no key is needed.
+        """Who sends it: a key's name, or an address where no key is needed.
 
         Raises:
             Problem: without a valid key, or one request too many.

@@ -1,46 +1,24 @@
-"""What the service tells Prometheus about itself."""
+"""The service's metrics, for Prometheus."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from serving.http.service import Service
+
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-class _State:
-    """Read when it is asked for, so that it cannot be behind."""
-
-    def __init__(self, service: Any):
-        self._service = service
-
-    def collect(self) -> Iterable[Metric]:
-        champion, live = self._service.champion, self._service.live
-        model = champion.predictor.model
-        info = GaugeMetricFamily(
-            "pitwise_champion_info", "The model in office", labels=["model_version", "kind"]
-        )
-        info.add_metric([model.version, model.kind], 1)
-        yield info
-        swaps = "Changes of the champion since the start"
-        yield CounterMetricFamily("pitwise_champion_swaps", swaps, champion.swaps)
-        refused = "Versions that failed their self-check, and stand refused"
-        yield GaugeMetricFamily("pitwise_champion_refused", refused, len(champion.refused))
-        pending = "Answered forecasts that the database does not have yet"
-        yield GaugeMetricFamily("pitwise_log_pending_rows", pending, self._service.served.pending)
-        age = (np.datetime64("now", "us") - live.newest) / np.timedelta64(1, "s")
-        text = "Time since the close of the newest session in the online store"
-        yield GaugeMetricFamily("pitwise_feature_age_seconds", text, age)
-
-
 class Metrics:
-    """One registry a service."""
+    """One registry an app. It describes a service from the moment that the app has built one."""
 
-    def __init__(self, service: Any):
+    service: Service | None = None
+
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_State(service))
+        self.registry.register(self)
         ProcessCollector(registry=self.registry)
         self.requests = Histogram(
             "pitwise_request_seconds",
@@ -77,3 +55,23 @@ class Metrics:
 
     def step(self, name: str, seconds: float) -> None:
         self.steps.labels(name).observe(seconds)
+
+    def collect(self) -> Iterable[Metric]:
+        """The service's state at the moment of the question, so that it cannot be behind."""
+        if self.service is None:
+            return
+        champion, live = self.service.champion, self.service.live
+        model = champion.predictor.model
+        labels = ["model_version", "kind"]
+        info = GaugeMetricFamily("pitwise_champion_info", "The champion", labels=labels)
+        info.add_metric([model.version, model.kind], 1)
+        yield info
+        swaps = "Changes of the champion since the start"
+        yield CounterMetricFamily("pitwise_champion_swaps", swaps, champion.swaps)
+        refused = "Versions that failed their self-check, and stand refused"
+        yield GaugeMetricFamily("pitwise_champion_refused", refused, len(champion.refused))
+        pending = "Answered forecasts that the database does not have yet"
+        yield GaugeMetricFamily("pitwise_log_pending_rows", pending, self.service.served.pending)
+        age = (np.datetime64("now", "us") - live.newest) / np.timedelta64(1, "s")
+        text = "Time since the close of the newest session in the online store"
+        yield GaugeMetricFamily("pitwise_feature_age_seconds", text, age)

@@ -35,6 +35,17 @@ KINDS = {
 OF_STATUS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
 """The type of what the framework refuses by itself."""
 EVERYWHERE = ("no-key", "too-many-requests", "internal-error")
+READS = ("unavailable", *EVERYWHERE)
+"""Of an address that needs the store or the log."""
+BODIES = (
+    "malformed-json",
+    "body-too-large",
+    "not-json",
+    "invalid-request",
+    "empty-batch",
+    "batch-too-large",
+)
+"""Of an address that takes a batch."""
 
 
 class FieldError(BaseModel):
@@ -73,8 +84,12 @@ class Problem(HTTPException):
         self.kind = kind
         self.errors = list(errors)
 
+    def described(self) -> dict[str, Any]:
+        """The members that it has alone and as one of many in an answer that is a partial success."""
+        return _described(self.kind, self.detail)
+
     def response(self, request_id: str) -> Response:
-        document = described(self.kind, self.detail) | {"status": self.status_code}
+        document = self.described() | {"status": self.status_code}
         document["request_id"] = request_id
         if self.errors:
             named = [{"field": field, "detail": detail} for field, detail in self.errors[:MAX_ERRORS]]
@@ -82,8 +97,7 @@ class Problem(HTTPException):
         return Response(orjson.dumps(document), self.status_code, self.headers, MEDIA_TYPE)
 
 
-def described(kind: str, detail: str) -> dict[str, Any]:
-    """The members that a problem has alone and as one of many in an answer that is a partial success."""
+def _described(kind: str, detail: str) -> dict[str, Any]:
     return {"type": f"/problems/{kind}", "title": KINDS[kind][1], "detail": detail}
 
 
@@ -120,6 +134,6 @@ def declared(*kinds: str) -> dict[int | str, dict[str, Any]]:
         new = {"description": "", "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}}
         response = responses.setdefault(status, new)
         response["description"] = f"{response['description']}; {title}".lstrip("; ")
-        example = described(kind, f"{title}.") | {"status": status, "request_id": "5e0c2f9b"}
+        example = _described(kind, f"{title}.") | {"status": status, "request_id": "5e0c2f9b"}
         response["content"][MEDIA_TYPE]["examples"][kind] = {"value": example}
     return responses

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from feature_repo.sessions import (
+from pitwise.bars.calendar import (
     EXCHANGE_ZONE,
     next_session,
     session_close,

@@ -5,63 +5,61 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from threading import Event, RLock, Thread
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from feature_repo.artifacts import (
-    CLEAN_BARS,
-    DAILY_FEATURES,
-    LIVE_BARS,
-    PUBLISHED,
-    RAW_BARS,
-    RETRIEVALS,
-    WINDOW_FEATURES,
-    online_writer,
-    pushed_rows,
-    read_json,
-    read_parquet,
-)
-from feature_repo.clean import CleanParams
-from feature_repo.errors import DataError, StoreError
-from feature_repo.revisions import CREATED, KEYS, known
-from feature_repo.stage import load_params
-from serving.journal import Journal
-from serving.market import LiveMarket, Outcome, State, Versions
+from pitwise.cleaning.clean import CleanParams
+from pitwise.errors import DataError, StoreError
+from pitwise.features.history import CREATED, KEYS, known
+from pitwise.features.incremental import LiveMarket, Outcome, State, Versions
+from pitwise.stage import load_params
+from pitwise.workspace import Workspace, pushed_rows, read_json, read_parquet
+from serving.live.journal import Journal
+from serving.lock import acquired_lock
 
 LOG = logging.getLogger("pitwise.serving")
 SESSIONS_AT_ONCE = 30
 """How many sessions of the journal are caught up with at a time: fewer than a check looks back."""
 
 
+class PushStore(Protocol):
+    """What live bars need of a `feast.FeatureStore`."""
+
+    def push(self, push_source_name: str, df: pd.DataFrame, *, to: Any) -> None: ...
+
+
 class LiveBars:
-    """The one place that takes live bars of a workspace (the working directory).
+    """The one place that takes live bars of a workspace.
 
     Args:
-        store: a Feast store of its own, for writing.
+        store: of this object alone, for writing.
         correction_sessions: how many sessions back a live bar may lie.
-        refresh_seconds: between two looks for a new run of the pipeline, or for a store that is back.
+        refresh_seconds: between two checks for a new run of the pipeline, or for a store that is back.
 
     Raises:
         StoreError: another process takes this workspace's bars.
         DataError: the pipeline has not run.
     """
 
-    def __init__(self, store: Any, correction_sessions: int, refresh_seconds: float = 5):
-        LIVE_BARS.parent.mkdir(parents=True, exist_ok=True)
-        self._service = FileLock(LIVE_BARS.with_suffix(".lock"))
-        try:
-            self._service.acquire(timeout=0)
-        except Timeout as error:
-            raise StoreError(
-                f"{self._service.lock_file}: another service takes live bars here. Stop it first, or "
-                "run this one in a workspace of its own."
-            ) from error
+    def __init__(
+        self,
+        workspace: Workspace,
+        store: PushStore,
+        correction_sessions: int,
+        refresh_seconds: float = 5,
+    ):
+        lock = workspace.live_bars.with_suffix(".lock")
+        self._service = acquired_lock(
+            lock,
+            f"{lock}: another service takes live bars here. Stop it first, or run this one in a "
+            "workspace of its own.",
+        )
+        self._workspace = workspace
         self._store = store
         self._correction_sessions = correction_sessions
-        self._journal = Journal(LIVE_BARS)
+        self._journal = Journal(workspace.live_bars)
         self._lock = RLock()
         self._behind: set[str] = set()
         """Symbols whose bars are kept, but not yet in the store."""
@@ -116,26 +114,23 @@ class LiveBars:
 
     def _load(self) -> None:
         """The market as the pipeline left it, and the live bars that it does not have yet."""
-        run = _published_at()
-        published = read_json(PUBLISHED)
-        raw, bars = read_parquet(RAW_BARS), read_parquet(CLEAN_BARS)
+        workspace = self._workspace
+        run = _published_at(workspace)
+        published = read_json(workspace.published)
+        raw, bars = read_parquet(workspace.raw_bars), read_parquet(workspace.clean_bars)
         recent = pd.Timestamp(published["last_event_timestamp"]) - pd.Timedelta(days=400)
-        state = State(bars, known(_history(recent)))
-        params = load_params("clean", CleanParams)
+        state = State(bars, known(_history(workspace, recent)))
+        params = load_params(workspace, "clean", CleanParams)
         self._market = LiveMarket(raw, state, params, published["window"], self._correction_sessions)
-        windows = [WINDOW_FEATURES, *pushed_rows(WINDOW_FEATURES).glob("*.parquet")]
-        self.symbols = sorted({s for path in windows for s in read_parquet(path, ["symbol"])["symbol"]})
+        windows = workspace.window_features
+        files = [windows, *pushed_rows(windows).glob("*.parquet")]
+        self.symbols = sorted({s for path in files for s in read_parquet(path, ["symbol"])["symbol"]})
 
-        waiting = self._journal.bars()
-        in_batch = waiting.merge(
-            raw[["symbol", "date"]], on=["symbol", "date"], how="left", indicator=True
-        )
-        newer = (in_batch["_merge"] == "left_only") | (waiting["received_at"] > _retrieved_at())
-        waiting = waiting[newer & waiting["symbol"].isin(self._market.symbols)]
         # What was pushed may be of bars that were corrected or set aside since, or half of what was due.
-        in_doubt = pushed_rows(DAILY_FEATURES).exists()
+        in_doubt = pushed_rows(workspace.daily_features).exists()
         if in_doubt:
             self._behind = set(bars.loc[bars["date"] == bars["date"].max(), "symbol"])
+        waiting = self._waiting(raw)
         sessions = np.sort(waiting["date"].unique())
         for start in range(0, max(len(sessions), 1), SESSIONS_AT_ONCE):
             part = waiting[waiting["date"].isin(sessions[start : start + SESSIONS_AT_ONCE])]
@@ -145,9 +140,17 @@ class LiveBars:
                 self._catch_up(in_doubt)
         self._published = run
 
+    def _waiting(self, raw: pd.DataFrame) -> pd.DataFrame:
+        """The bars of the journal that the pipeline has not seen: not in `raw`, or newer than it."""
+        bars = self._journal.bars()
+        in_batch = bars.merge(raw[["symbol", "date"]], on=["symbol", "date"], how="left", indicator=True)
+        retrieved_at = _retrieved_at(self._workspace)
+        newer = (in_batch["_merge"] == "left_only") | (bars["received_at"] > retrieved_at)
+        return bars[newer & bars["symbol"].isin(self._market.symbols)]
+
     def _refresh(self) -> None:
         """Begin anew from what the pipeline has published since; catch up if the store was away."""
-        if _published_at() not in (0, self._published):
+        if _published_at(self._workspace) not in (0, self._published):
             self._load()
             LOG.info("live bars go on from the pipeline's new run")
         if self._behind:
@@ -176,7 +179,7 @@ class LiveBars:
         """
         from feast.data_source import PushMode
 
-        with online_writer():
+        with self._workspace.online_writer():
             for source, rows, to in (
                 ("windows_push", versions.windows, PushMode.OFFLINE),
                 ("daily_push", versions.daily, PushMode.OFFLINE),
@@ -195,26 +198,28 @@ class LiveBars:
                 LOG.warning("live bars wait: %s", error)
 
 
-def _published_at() -> int:
-    return PUBLISHED.stat().st_mtime_ns if PUBLISHED.exists() else 0
+def _published_at(workspace: Workspace) -> int:
+    path = workspace.published
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _history(since: pd.Timestamp) -> pd.DataFrame:
+def _history(workspace: Workspace, since: pd.Timestamp) -> pd.DataFrame:
     """The versions of the daily features, pushed ones too, of sessions since an instant."""
+    daily = workspace.daily_features
 
     def parts() -> Iterator[pd.DataFrame]:
-        yield pd.read_parquet(DAILY_FEATURES, filters=[("event_timestamp", ">=", since)])
-        for path in pushed_rows(DAILY_FEATURES).glob("*.parquet"):
+        yield pd.read_parquet(daily, filters=[("event_timestamp", ">=", since)])
+        for path in pushed_rows(daily).glob("*.parquet"):
             if path.stem >= f"{since:%Y-%m-%d}":
                 yield read_parquet(path)
 
     return pd.concat(parts(), ignore_index=True).sort_values([*KEYS, CREATED], ignore_index=True)
 
 
-def _retrieved_at() -> pd.Timestamp:
-    """When the pipeline's raw bars were last had from their source."""
+def _retrieved_at(workspace: Workspace) -> pd.Timestamp:
+    """When the pipeline's raw bars were last retrieved from their source."""
     try:
-        last = json.loads(RETRIEVALS.read_text().splitlines()[-1])
+        last = json.loads(workspace.retrievals.read_text().splitlines()[-1])
         return pd.Timestamp(last["retrieved_at"])
     except (OSError, IndexError, ValueError, KeyError):
-        return pd.Timestamp(RAW_BARS.stat().st_mtime, unit="s", tz="UTC")
+        return pd.Timestamp(workspace.raw_bars.stat().st_mtime, unit="s", tz="UTC")

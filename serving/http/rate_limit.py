@@ -1,4 +1,4 @@
-"""How much one caller may ask: requests a minute, bytes a request."""
+"""Limits of one caller: requests a minute, bytes a request."""
 
 import math
 import time
@@ -8,7 +8,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.types import Message, Receive, Scope
 
-from serving.problems import Problem
+from serving.http.problems import Problem
 
 
 class RateLimit:

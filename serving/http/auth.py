@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from feature_repo.artifacts import replacing
-from feature_repo.errors import ParamsError, StoreError
+from pitwise.errors import ParamsError, StoreError
+from pitwise.workspace import replacing
 
 PREFIX = "pw_"  # so that people and secret scanners know one when they see it
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -2,31 +2,18 @@
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
-from feature_repo.artifacts import (
-    FEAST_REPO,
-    LATEST_PREDICTIONS,
-    PREDICTION_HISTORY,
-    ROWS,
-    read_parquet,
-    write_parquet,
-)
-from feature_repo.indicators import NAMES
-from feature_repo.model import RegisteredModel, RegistryParams, run_onnx_over
-from feature_repo.stage import Params, load_params, run_stage
-from feature_repo.windows import window_ends
-
-
-class PredictParams(Params):
-    log_url: str
-    reference_windows: int = Field(ge=1)
-    recent_sessions: int = Field(ge=1)
-    seed: int = Field(ge=0)
+from pitwise.features.indicators import NAMES
+from pitwise.features.windows import window_ends
+from pitwise.registry.contract import run_onnx_over
+from pitwise.registry.model import RegisteredModel, RegistryParams
+from pitwise.stage import load_params, run_stage
+from pitwise.workspace import Workspace, read_parquet, write_parquet
+from serving.settings import PredictParams
 
 
 def history(model: RegisteredModel, rows: pd.DataFrame, params: PredictParams) -> pd.DataFrame:
-    """What this model says of windows past, for monitoring to compare.
+    """This model's outputs for past windows, for monitoring to compare.
 
     Returns:
         the rows that end a window in a sample of the training dates (`part` = reference) and in
@@ -48,16 +35,17 @@ def history(model: RegisteredModel, rows: pd.DataFrame, params: PredictParams) -
     return features.assign(part=part, model_version=model.version, **outputs)
 
 
-def main() -> None:
-    params = load_params("predict", PredictParams)
-    registry = load_params("registry", RegistryParams)
-    rows = read_parquet(ROWS)
+def main(workspace: Workspace) -> None:
+    params = load_params(workspace, "predict", PredictParams)
+    registry = load_params(workspace, "registry", RegistryParams)
+    rows = read_parquet(workspace.rows)
 
-    from serving.prediction_log import append, open_log, session_after
-    from serving.predictor import Predictor, load_champion, open_store
+    from feature_repo.store import open_store
+    from pitwise.registry.prediction_log import append, open_log, session_after
+    from serving.inference.predictor import Predictor, load_champion
 
-    champion = load_champion(registry.tracking_uri, registry.model)
-    predictor = Predictor(champion, open_store(FEAST_REPO))
+    champion = load_champion(workspace, registry)
+    predictor = Predictor(champion, open_store(workspace))
     symbols = rows.loc[rows["ends_window"], "symbol"].unique().tolist()
     predictions = predictor.forecast(symbols).frame()
     # A symbol that has stopped trading has no next session to forecast.
@@ -65,10 +53,10 @@ def main() -> None:
     predictions = predictions[predictions["as_of"] == newest].reset_index(drop=True)
     predictions["for_session"] = session_after(newest)
 
-    write_parquet(predictions, LATEST_PREDICTIONS)
-    write_parquet(history(champion, rows, params), PREDICTION_HISTORY)
+    write_parquet(predictions, workspace.latest_predictions)
+    write_parquet(history(champion, rows, params), workspace.prediction_history)
     served = predictions.assign(served_at=pd.Timestamp.now("UTC"))
-    new = append(open_log(params.log_url), served)
+    new = append(open_log(workspace.database_url(params.log_url)), served)
     print(
         f"{len(predictions):,} forecasts for {predictions['for_session'].iloc[0]} by version "
         f"{champion.version} ({new:,} new in the log, "

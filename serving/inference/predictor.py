@@ -1,86 +1,60 @@
-"""The champion, run on what the online store knows now."""
+"""The champion, run on what the online store has now."""
 
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from time import perf_counter
-from typing import Any
-from unittest.mock import patch
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from feature_repo.errors import StoreError
-from feature_repo.model import (
-    OUTPUTS,
-    RegisteredModel,
-    load_registered,
-    registered_version,
-    run_onnx,
-)
-from feature_repo.windows import PACKED, unpacked
+from pitwise.errors import StoreError
+from pitwise.features.windows import PACKED, unpacked
+from pitwise.registry.champion import CHAMPION, registered_version, registry_client
+from pitwise.registry.contract import OUTPUTS, run_onnx
+from pitwise.registry.model import RegisteredModel, RegistryParams, load_registered
+from pitwise.workspace import Workspace
 
 WINDOWS_VIEW = "windows"
 THREADS = 1
 """Of one run of the model: a service has other requests for its other cores."""
 
 
-def load_champion(tracking_uri: str, name: str) -> RegisteredModel:
+def load_champion(workspace: Workspace, registry: RegistryParams) -> RegisteredModel:
     """The version the alias `champion` points to.
 
     Raises:
         StoreError: there is no champion.
     """
-    import mlflow
-
-    mlflow.set_tracking_uri(tracking_uri)
-    version = registered_version(mlflow.MlflowClient(), name, "champion")
+    version = registered_version(registry_client(workspace, registry), registry.model, CHAMPION)
     if version is None:
         raise StoreError(
-            f"model '{name}' has no version with the alias 'champion' in {tracking_uri}. "
-            "Run `dvc repro -f -s register`."
+            f"model '{registry.model}' has no version with the alias '{CHAMPION}' in "
+            f"{workspace.database_url(registry.tracking_uri)}. Run `dvc repro -f -s register`."
         )
-    return load_registered(name, version, THREADS)
+    return load_registered(registry.model, version, THREADS)
 
 
-def open_store(repo: Path) -> Any:
-    """Feast's store of a repo, without torch in the process, and in a second instead of four.
+class OnlineStore(Protocol):
+    """What forecasts need of a `feast.FeatureStore`."""
 
-    Feast 0.67 imports torch wherever it finds it, for tensors that serving never asks for. It takes
-    a torch that will not import for none, so for the length of its import there is none. And it has
-    typeguard check every call of some hundred methods, for which each is compiled anew at import:
-    three quarters of its time.
-    """
-    # Before Feast, whose own metrics would have the whole process keep its values in files.
-    import prometheus_client  # noqa: F401
+    def get_feature_view(self, name: str) -> Any: ...
 
-    hide = "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        with patch("typeguard.typechecked", _unchecked):
-            from feast import FeatureStore
-    finally:
-        if hide:
-            del sys.modules["torch"]
-    return FeatureStore(str(repo))
-
-
-def _unchecked(target: Any = None, **_options: Any) -> Any:
-    """In place of the decorator `typeguard.typechecked`, with or without options."""
-    return _unchecked if target is None else target
+    def get_online_features(
+        self, features: list[str], entity_rows: Mapping[str, Sequence[str]]
+    ) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Forecasts:
-    """What a model says of the session after each symbol's newest one; (n,) each."""
+    """A model's forecasts of the session after each symbol's newest one; (n,) each."""
 
     model_version: str
     symbols: list[str]
-    """Those that have a window, in the order asked."""
+    """Those that have a window, in the order of the request."""
     as_of: np.ndarray
     """datetime64[us], UTC: close of the last session seen."""
     last_close: np.ndarray
@@ -92,7 +66,7 @@ class Forecasts:
     window_hash: list[str]
     """Of the stored window, all its features: 16 hex digits of BLAKE2b."""
     missing: list[str]
-    """Asked for, but the store has no window of them."""
+    """Requested, but the store has no window of them."""
 
     def frame(self) -> pd.DataFrame:
         """symbol, as_of (UTC), log_return, price, p_up, model_version, window_hash."""
@@ -111,7 +85,7 @@ class Forecasts:
 
 @dataclass(frozen=True)
 class Windows:
-    """Each symbol's newest window, as the model wants it."""
+    """Each symbol's newest window, all features of the store."""
 
     symbols: list[str]
     values: np.ndarray
@@ -122,7 +96,7 @@ class Windows:
 
 
 def _store_failures() -> tuple[type[Exception], ...]:
-    """What an online store raises that is away. Where redis is the store, Feast has imported it."""
+    """What an online store raises while it is down. Where redis is the store, Feast has imported it."""
     redis = sys.modules.get("redis")
     return (sqlite3.Error, redis.RedisError) if redis else (sqlite3.Error,)
 
@@ -134,7 +108,7 @@ class Predictor:
         StoreError: the store does not serve a feature that the model was trained on.
     """
 
-    def __init__(self, model: RegisteredModel, store: Any):
+    def __init__(self, model: RegisteredModel, store: OnlineStore):
         from feast.errors import FeatureViewNotFoundException
 
         try:
@@ -199,7 +173,7 @@ class Predictor:
         """Forecasts for the session after each symbol's newest one.
 
         Args:
-            seconds: is told how long each step took: `lookup`, `model`.
+            seconds: called with each step, `lookup` and `model`, and how long it took.
 
         Raises:
             StoreError: the store's windows are not as long as the model wants.

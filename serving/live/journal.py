@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from feature_repo.bars import ADJUSTED_CLOSE, NUMBERS
-from feature_repo.errors import StoreError
+from pitwise.bars.schema import ADJUSTED_CLOSE, NUMBERS
+from pitwise.errors import StoreError
 
 VALUES = [*NUMBERS, ADJUSTED_CLOSE]
 COLUMNS = ["received_at", "symbol", "date", *VALUES]
@@ -46,7 +46,7 @@ class Journal:
             ) from error
 
     def bars(self) -> pd.DataFrame:
-        """The last word on each symbol's session: received_at (UTC), symbol, date and the numbers."""
+        """The newest bar of each symbol and session: received_at (UTC), symbol, date and the numbers."""
         with closing(self._open()) as database:
             rows = pd.read_sql("SELECT * FROM bars ORDER BY id", database)
         rows = rows.drop_duplicates(["symbol", "date"], keep="last").drop(columns="id")

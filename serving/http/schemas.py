@@ -1,4 +1,4 @@
-"""What the API takes and gives, for validation and for its OpenAPI document."""
+"""Requests and answers of the API, for validation and for its OpenAPI document."""
 
 from datetime import date
 from typing import Annotated, Any
@@ -121,10 +121,10 @@ class ModelAnswer(BaseModel):
     kind: str
     features: list[str]
     window: int = Field(description="Sessions.")
-    since: str = Field(description="When this service put it in office, UTC.")
+    since: str = Field(description="When it became this service's champion, UTC.")
     swaps: int = Field(description="Changes since the service started.")
     refused: dict[str, str] = Field(description="Version to why its self-check failed.")
-    metadata: dict[str, Any] = Field(description="What the registry says of it.")
+    metadata: dict[str, Any] = Field(description="What the registry has about it.")
 
 
 class Health(BaseModel):

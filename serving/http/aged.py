@@ -1,0 +1,65 @@
+"""Forecasts with the age of the features that they stand on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from serving.inference.freshness import Session, sessions_at
+from serving.inference.predictor import Forecasts
+
+
+@dataclass(frozen=True)
+class Aged:
+    """Forecasts, and how old each is."""
+
+    forecasts: Forecasts
+    sessions: list[Session]
+    """The last session that each forecast has seen."""
+    ages: list[int]
+    """Sessions since then."""
+
+    def rows(self, chosen: Sequence[int]) -> "Aged":
+        """These rows, in this order; of the symbols that are missing all."""
+        if list(chosen) == list(range(len(self.ages))):
+            return self
+        arrays = ("as_of", "last_close", "log_return", "price", "p_up")
+        forecasts = replace(
+            self.forecasts,
+            symbols=[self.forecasts.symbols[i] for i in chosen],
+            window_hash=[self.forecasts.window_hash[i] for i in chosen],
+            **{name: getattr(self.forecasts, name)[list(chosen)] for name in arrays},
+        )
+        return Aged(forecasts, [self.sessions[i] for i in chosen], [self.ages[i] for i in chosen])
+
+    def documents(self) -> list[dict[str, Any]]:
+        """`serving.http.schemas.Forecast` of each row."""
+        forecasts = self.forecasts
+        columns = zip(
+            forecasts.symbols,
+            self.sessions,
+            forecasts.last_close.tolist(),
+            forecasts.price.tolist(),
+            forecasts.log_return.tolist(),
+            forecasts.p_up.tolist(),
+            self.ages,
+            strict=True,
+        )
+        return [
+            {
+                "symbol": symbol,
+                "as_of": session.as_of,
+                "for_session": session.next,
+                "last_close": last_close,
+                "price": price,
+                "log_return": log_return,
+                "p_up": p_up,
+                "feature_age_sessions": age,
+            }
+            for symbol, session, last_close, price, log_return, p_up, age in columns
+        ]
+
+
+def aged(forecasts: Forecasts, newest: int) -> Aged:
+    """Forecasts with their ages, counted from session number `newest`."""
+    sessions = sessions_at(forecasts.as_of)
+    return Aged(forecasts, sessions, [newest - session.number for session in sessions])
