@@ -1,52 +1,72 @@
-# make run                              the whole pipeline on real prices that ship in a package
-# make run SOURCE=csv DATA=my_prices/   the same on your own prices, in runs/csv/ (NAME=x: runs/x/)
-# make run SOURCE=yfinance DATA=tickers.txt   on fresh bars from Yahoo; SOURCE=synthetic on a made market
-# make test                             set-up, then the tests
-
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 SOURCE ?= sample
 DATA ?=
 NAME ?= $(SOURCE)
+TESTS ?=
+PYTEST := python -m pytest -n auto --maxprocesses 8 --dist worksteal
+EXTRAS := sources store registry models serving monitoring dev
 
-.PHONY: run test setup lint lock clean
+.PHONY: run test test-fast lint docs wheel setup lock clean help
 
-run: setup
+run: setup ## the whole pipeline on real prices that ship in a package; SOURCE=csv DATA=my_prices/ on your own, in runs/csv (NAME=x: runs/x)
 ifeq ($(SOURCE),sample)
-	@dvc repro
-	@python -m monitoring.summary
+	@pitwise run
 else
-	@python scripts/workspace.py "$(NAME)" "$(SOURCE)" "$(DATA)"
-	@cd "runs/$(NAME)" && $(if $(filter yfinance,$(SOURCE)),dvc repro --force --single-item ingest &&) dvc repro && python -m monitoring.summary
+	@pitwise run --source "$(SOURCE)" --name "$(NAME)" $(if $(DATA),--data "$(DATA)")
 endif
 
-test: setup
-	@python -m pytest
+test: setup ## set-up, then all tests; TESTS="tests/cleaning -k split" for some of them
+	@$(PYTEST) $(TESTS)
 
-lint: setup
-	ruff check . && ruff format --check . && lint-imports && mypy
+test-fast: setup ## the inner loop, under a minute: tests without a pipeline, a store or a server
+	@$(PYTEST) -m "unit or property" $(TESTS)
 
-setup: $(INSTALLED)
+lint: setup ## style, format, import contracts, types
+	ruff check .
+	ruff format --check .
+	lint-imports
+	mypy
+
+docs: setup ## the documentation site, in site/
+	mkdocs build --strict --quiet
+
+wheel: setup ## the package, in dist/
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
+setup: $(INSTALLED) ## what every target needs, in .venv
 
 # Plain pip, so that nothing but Python is needed; a CPU build of torch that pip can find is taken as it is.
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): locks/dev.lock pyproject.toml hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, $(PYTHON) is %d.%d. Try: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing what requirements.lock names into .venv (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "installing what locks/dev.lock names into .venv (a few minutes the first time)"
+	@$(PIP) -r locks/dev.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(INSTALLED)
 
-# Needs uv. CUDA packages come with the torch that a person's pip chooses, never from this file.
-lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	  --no-header --no-annotate --quiet \
-	  | sed -E -e '/^(cuda|nvidia|triton)-?/d' -e 's/^torch==([0-9.]+).*/torch==\1/' | uniq > requirements.lock
+# Needs uv. Versions stay as locks/dev.lock has them; UPGRADE="name another" lets some rise, and every other
+# lock takes its versions from the new dev.lock. CUDA packages come with the torch that a person's pip
+# chooses, never from these files.
+COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --quiet
+WITHOUT_CUDA := sed -E -e '/^(cuda|nvidia|triton)-?/d' -e 's/^torch==([0-9.]+).*/torch==\1/'
+lock: ## the locks anew from pyproject.toml; UPGRADE="fastapi" raises a version
+	$(COMPILE) --extra dev $(UPGRADE:%=--upgrade-package %) --output-file locks/dev.lock
+	$(COMPILE) --constraints locks/dev.lock --output-file locks/core.lock
+	@for extra in $(filter-out dev,$(EXTRAS)); do \
+	  echo "$$extra" && $(COMPILE) --extra $$extra --constraints locks/dev.lock --output-file locks/$$extra.lock || exit 1; \
+	done
+	@for lock in locks/*.lock; do $(WITHOUT_CUDA) $$lock | uniq > $$lock.new && mv $$lock.new $$lock || exit 1; done
 
-clean:
-	rm -rf .venv data models metrics reports runs mlflow.db mlruns
+clean: ## remove .venv and everything that was made
+	rm -rf .venv data models metrics reports runs mlflow.db mlruns site dist
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r target text; do printf 'make %-10s %s\n' "$$target" "$$text"; done

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from feature_repo.indicators import BARS, FEATURES, INDICATORS, SIGNALS, TAIL, Feature
+from pitwise.features.indicators import BARS, FEATURES, INDICATORS, SIGNALS, TAIL, Feature
 
 PAGE = Path("docs/features.md")
 
@@ -15,7 +15,7 @@ def _table(features: tuple[Feature, ...]) -> str:
 def page() -> str:
     return f"""# The features
 
-Made by `python scripts/features_page.py` from the table in `feature_repo/indicators.py`, which the
+Made by `python scripts/features_page.py` from the table in `pitwise/features/indicators.py`, which the
 Feast fields, the models' scaling and the tests are made from too. {len(FEATURES)} columns stand in both
 feature views: `daily` has a field for each, `windows` the last 30 sessions of all in one field of bytes,
 `window`: little-endian float32, sessions x features, oldest session first. The view's tag `features`
