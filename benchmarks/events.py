@@ -1,7 +1,7 @@
 """How well stage `clean` finds planted events and faults, and what it finds in the S&P 500's file.
 
 Planted: 1,252 of twelve kinds in 200 synthetic stocks of 1,000 sessions, their sizes and volumes as
-the S&P 500's own (see feature_repo/synthetic_faults.py). A find counts if its symbol, first session
+the S&P 500's own (see pitwise/simulation/faults.py). A find counts if its symbol, first session
 and kind are right. True jumps are left out of the sums: they are what is left alone, and the market
 makes large moves of its own that nobody planted.
 """
@@ -9,12 +9,12 @@ makes large moves of its own that nobody planted.
 import argparse
 
 import pandas as pd
-from market import market_path
+from market import PROJECT, market_path
 
-from feature_repo.clean import CleanParams, clean
-from feature_repo.csv_files import csv_bars
-from feature_repo.stage import load_params
-from feature_repo.synthetic import SyntheticParams, synthetic_market
+from pitwise.bars.sources.csv_files import csv_bars
+from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.simulation.market import SyntheticParams, synthetic_market
+from pitwise.stage import load_params
 
 PLANTED = {
     "split": 250,
@@ -50,7 +50,7 @@ def scores(seed: int) -> pd.DataFrame:
             symbols=200, start="2012-01-03", sessions=1000, seed=seed, signal=0, faults=PLANTED
         )
     )
-    _, quarantine, events = clean(market.bars, load_params("clean", CleanParams))
+    _, quarantine, events = clean(market.bars, load_params(PROJECT, "clean", CleanParams))
     found = pd.concat([events[["symbol", "date", "kind"]], set_aside(quarantine)], ignore_index=True)
     hits = found.merge(market.truth, on=["symbol", "date", "kind"])
     counts = {"planted": market.truth, "found": found, "right": hits}
@@ -64,14 +64,14 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=5, help="markets to plant in")
     arguments = parser.parse_args()
     total = sum(scores(seed).fillna(0) for seed in range(arguments.seeds)).astype(int)
-    told = total.drop(index=LEFT_ALONE).sum().to_frame("all but jumps").T
-    table = pd.concat([total, told])
+    sums = total.drop(index=LEFT_ALONE).sum().to_frame("all but jumps").T
+    table = pd.concat([total, sums])
     table["precision"] = (table["right"] / table["found"]).round(3)
     table["recall"] = (table["right"] / table["planted"]).round(3)
     table.loc[LEFT_ALONE, "precision"] = float("nan")
     print(f"{arguments.seeds} synthetic markets\n{table.to_string()}\n")
 
-    bars, quarantine, events = clean(csv_bars(market_path()), load_params("clean", CleanParams))
+    bars, quarantine, events = clean(csv_bars(market_path()), load_params(PROJECT, "clean", CleanParams))
     print(f"the S&P 500's file\n{events['kind'].value_counts().to_string()}")
     print(quarantine["reason"].value_counts().to_string())
     for event in events[events["kind"] != LEFT_ALONE].itertuples():

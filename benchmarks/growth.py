@@ -5,13 +5,14 @@ Each stage in a process of its own: seconds and peak memory. It runs in runs/ben
 
 import argparse
 import shutil
-import subprocess
-import sys
 
-from pipeline import WORKSPACE, measured
+from market import PROJECT
+from pipeline import NAME, measured
 from ruamel.yaml import YAML
 
-STAGES = ("ingest", "clean", "features")
+from pitwise.init import run_below
+
+STAGES = {"ingest": "pitwise.ingest", "clean": "pitwise.cleaning", "features": "pitwise.features"}
 SESSIONS = 2520
 FAULTS = {"split": 2, "spin_off": 1, "jump": 2, "bad_print": 2, "gap": 1}
 """Planted for every ten symbols."""
@@ -19,16 +20,14 @@ FAULTS = {"split": 2, "spin_off": 1, "jump": 2, "bad_print": 2, "gap": 1}
 
 def run(symbols: int) -> list[tuple[float, float]]:
     """Seconds and peak GiB of each stage."""
-    shutil.rmtree(WORKSPACE, ignore_errors=True)
-    subprocess.run(
-        [sys.executable, "scripts/workspace.py", WORKSPACE.name, "synthetic", "prices"], check=True
-    )
+    shutil.rmtree(PROJECT.root / "runs" / NAME, ignore_errors=True)
+    workspace = run_below(PROJECT, NAME, "synthetic")
     yaml = YAML()
-    params = yaml.load(WORKSPACE / "params.yaml")
+    params = yaml.load(workspace.params)
     planted = {kind: n * symbols // 10 for kind, n in FAULTS.items()}
     params["synthetic"] |= {"symbols": symbols, "sessions": SESSIONS, "faults": planted}
-    yaml.dump(params, WORKSPACE / "params.yaml")
-    return [measured(f"python -m feature_repo.{stage}") for stage in STAGES]
+    yaml.dump(params, workspace.params)
+    return [measured(workspace, f"python -m {module}") for module in STAGES.values()]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from ta.trend import MACD, ADXIndicator
 from ta.volatility import AverageTrueRange, BollingerBands
 from ta.volume import MFIIndicator, OnBalanceVolumeIndicator
 
-from feature_repo.indicators import compute
+from pitwise.features.indicators import compute
 
 
 def rolling_means(stock: pd.DataFrame) -> pd.DataFrame:

@@ -13,16 +13,17 @@ from multiprocessing import get_context
 
 import pytorch_lightning as pl
 import torch
-from market import clean_bars, seconds
+from market import PROJECT, clean_bars, seconds
 
-from feature_repo.features import daily_features
-from feature_repo.stage import load_params
-from feature_repo.windows import window_ends
+from pitwise.features.daily import daily_features
+from pitwise.features.windows import window_ends
+from pitwise.stage import load_params
 from training.dataset import labels
-from training.fit import Training, TrainParams, fit_scaling
-from training.models import Forecaster, LstmParams
+from training.models.fit import Training, TrainParams, fit_scaling
+from training.models.forecaster import Forecaster
+from training.models.lstm import LstmParams
+from training.models.windows import WindowDataset, batches
 from training.select import SelectParams
-from training.windows import WindowDataset, batches
 
 WINDOW = 30
 SIZES = (32, 256, 1024)
@@ -49,8 +50,9 @@ def rates(size: int) -> list[float]:
     warnings.simplefilter("ignore")
     rows = daily_features(clean_bars())
     rows["label"] = labels(rows)["label"]
-    names = load_params("select", SelectParams).features
-    params, body = load_params("train", TrainParams), load_params("lstm", LstmParams)
+    names = load_params(PROJECT, "select", SelectParams).features
+    params = load_params(PROJECT, "train", TrainParams)
+    body = load_params(PROJECT, "lstm", LstmParams)
     values = rows[list(names)].to_numpy("float32")
     ends = window_ends(rows["symbol"].to_numpy(object), values, WINDOW)
     ends = ends[rows["label"].notna().to_numpy()[ends]]
@@ -75,9 +77,8 @@ def rates(size: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    flops = operations(
-        len(load_params("select", SelectParams).features), load_params("lstm", LstmParams)
-    )
+    n_features = len(load_params(PROJECT, "select", SelectParams).features)
+    flops = operations(n_features, load_params(PROJECT, "lstm", LstmParams))
     machine = peak()
     floor = machine / flops
     print(

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from feature_repo.clean import CleanParams, clean
-from feature_repo.csv_files import csv_bars
-from feature_repo.stage import load_params
+from pitwise.bars.sources.csv_files import csv_bars
+from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.stage import load_params
+from pitwise.workspace import Workspace
+
+PROJECT = Workspace(Path(__file__).resolve().parent.parent)
+"""Whose params the benchmarks take."""
 
 
 def market_path() -> Path:
-    """`PITWISE_SP500_CSV`, or a message saying what it is."""
+    """`PITWISE_SP500_CSV`, or an exit with a message that describes it."""
     path = os.environ.get("PITWISE_SP500_CSV")
     if not path or not Path(path).exists():
         sys.exit(
@@ -25,7 +29,7 @@ def market_path() -> Path:
 
 
 def clean_bars() -> pd.DataFrame:
-    bars, _, _ = clean(csv_bars(market_path()), load_params("clean", CleanParams))
+    bars, _, _ = clean(csv_bars(market_path()), load_params(PROJECT, "clean", CleanParams))
     return bars
 
 

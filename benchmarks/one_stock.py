@@ -4,27 +4,27 @@ Run it in the workspace whose results it should read, such as runs/csv.
 """
 
 import argparse
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from feature_repo.artifacts import TEST_PREDICTIONS, read_parquet
-from feature_repo.errors import DataError
-from feature_repo.stage import load_params, run_stage
+from pitwise.errors import DataError
+from pitwise.evaluation.baselines import of_model, persistence
+from pitwise.stage import load_params, run_stage
+from pitwise.workspace import Workspace, read_parquet
 from training import KINDS
-from training.baselines import of_model, persistence
 from training.evaluate import EvaluateParams, measure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("symbol")
-    symbol = parser.parse_args().symbol
-    answers = read_parquet(TEST_PREDICTIONS)
+def main(workspace: Workspace, symbol: str) -> None:
+    answers = read_parquet(workspace.test_predictions)
     stock = answers[answers["symbol"] == symbol].reset_index(drop=True)
     if stock.empty:
-        raise DataError(f"{TEST_PREDICTIONS}: has no '{symbol}'. Run in the workspace that forecast it.")
-    params = load_params("evaluate", EvaluateParams)
+        raise DataError(
+            f"{workspace.test_predictions}: has no '{symbol}'. Run in the workspace that forecast it."
+        )
+    params = load_params(workspace, "evaluate", EvaluateParams)
     forecasts = {
         kind: of_model(stock[f"{kind}_log_return"].to_numpy(), stock[f"{kind}_p_up"].to_numpy())
         for kind in KINDS
@@ -40,4 +40,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("symbol")
+    run_stage(partial(main, symbol=parser.parse_args().symbol))

@@ -9,16 +9,19 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import yaml
-from market import market_path
+from market import PROJECT, market_path
 
-WORKSPACE = Path("runs/benchmark")
+from pitwise.init import run_below
+from pitwise.workspace import Workspace
+
+NAME = "benchmark"
+"""Of the workspace below runs/."""
 
 
 def stages(document: dict) -> dict[str, str]:
-    """Command of each stage, in the order of the file, which is the order of the way."""
+    """Command of each stage, in the order of the file, which is the order in which they run."""
     commands = {}
     for name, stage in document["stages"].items():
         for item in stage.get("foreach", [None]):
@@ -27,10 +30,10 @@ def stages(document: dict) -> dict[str, str]:
     return commands
 
 
-def measured(command: str) -> tuple[float, float]:
-    """Seconds and peak resident GiB of one command."""
+def measured(workspace: Workspace, command: str) -> tuple[float, float]:
+    """Seconds and peak resident GiB of one command in a workspace."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command.split()[1:]], cwd=WORKSPACE)
+    process = subprocess.Popen([sys.executable, *command.split()[1:]], cwd=workspace.root)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"error: {command} failed")
@@ -41,14 +44,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--market", action="store_true", help="the whole market of PITWISE_SP500_CSV")
     market = parser.parse_args().market
-    source, data = ("csv", market_path()) if market else ("sample", Path("prices"))
-    shutil.rmtree(WORKSPACE, ignore_errors=True)
-    subprocess.run(
-        [sys.executable, "scripts/workspace.py", WORKSPACE.name, source, str(data)], check=True
-    )
+    source, data = ("csv", market_path()) if market else ("sample", None)
+    shutil.rmtree(PROJECT.root / "runs" / NAME, ignore_errors=True)
+    workspace = run_below(PROJECT, NAME, source, data)
+    document = yaml.safe_load((PROJECT.root / "dvc.yaml").read_text())
     table = []
-    for stage, command in stages(yaml.safe_load(Path("dvc.yaml").read_text())).items():
-        table.append((stage, *measured(command)))
+    for stage, command in stages(document).items():
+        table.append((stage, *measured(workspace, command)))
     print("\n| stage | seconds | peak GiB |\n|---|---|---|")
     for stage, taken, memory in table:
         print(f"| {stage} | {taken:.1f} | {memory:.2f} |")

@@ -15,9 +15,9 @@ from feast import FeatureStore, FeatureView, FileSource
 from feast.repo_config import RepoConfig
 from market import clean_bars, compare, seconds
 
-from feature_repo.artifacts import write_parquet
 from feature_repo.definitions import daily, daily_v1, symbol
-from feature_repo.features import daily_features
+from pitwise.features.daily import daily_features
+from pitwise.workspace import write_parquet
 
 
 def store_in(folder: Path, offline: str, ttl: timedelta) -> FeatureStore:
@@ -63,11 +63,11 @@ if __name__ == "__main__":
         def through(store):
             return lambda: store.get_historical_features(entity_df=spine, features=refs).to_arrow()
 
-        asof = "feature_repo.asof_store.AsofDuckDBOfflineStore"
+        asof = "feature_repo.offline_store.AsofDuckDBOfflineStore"
         ours = through(store_in(folder, asof, timedelta(days=36500)))
         assert ours().num_rows == directly().num_rows == len(spine)
-        told = f"{len(spine):,} rows x {len(refs)} features through Feast"
-        compare(told, ours, "ASOF join in DuckDB", directly, runs=7)
+        work = f"{len(spine):,} rows x {len(refs)} features through Feast"
+        compare(work, ours, "ASOF join in DuckDB", directly, runs=7)
         if plain:
             theirs = through(store_in(folder, "duckdb", timedelta(days=5)))
             times = statistics.median(seconds(theirs) for _ in range(3))

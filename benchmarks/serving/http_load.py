@@ -8,7 +8,6 @@ is a process of its own.
 
 import argparse
 import asyncio
-import os
 import tempfile
 import urllib.request
 from collections.abc import Sequence
@@ -25,7 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.serving.lookup import PEER_VIEW, champion_windows, stock_store
 from benchmarks.serving.service import Process, copied_run, feast_serve, pitwise_serve
-from feature_repo.stage import run_stage
+from pitwise.stage import run_stage
+from pitwise.workspace import Workspace
 
 LOADS = ((1, 50), (500, 5))
 """Symbols a request, requests a second."""
@@ -123,8 +123,8 @@ def measure(targets: Sequence[Target], symbols: Sequence[str], client: ProcessPo
             url, body = target.server.url + target.path, target.body(symbols[:batch])
             before = {} if target.features else steps(target.server.url)
             taken, failed = client.submit(open_loop, url, body, rate, SECONDS).result()
-            told = " | ".join(f"{ms:.1f}" for ms in np.percentile(taken, [50, 90, 99, 100]))
-            print(f"| {target.name} | {batch} | {rate} | {told} | {failed} |", flush=True)
+            times = " | ".join(f"{ms:.1f}" for ms in np.percentile(taken, [50, 90, 99, 100]))
+            print(f"| {target.name} | {batch} | {rate} | {times} | {failed} |", flush=True)
             after = {} if target.features else steps(target.server.url)
             for step, (seconds, count) in after.items():
                 old_seconds, old_count = before.get(step, (0.0, 0.0))
@@ -149,18 +149,16 @@ def measure(targets: Sequence[Target], symbols: Sequence[str], client: ProcessPo
                 )
 
 
-def main() -> None:
+def main(project: Workspace) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workspace", type=Path, nargs="?", default=Path("runs/csv"))
-    run = parser.parse_args().workspace.resolve()
+    run = Workspace(project.path(parser.parse_args().workspace))
     with (
         tempfile.TemporaryDirectory() as name,
         ProcessPoolExecutor(1, get_context("spawn")) as client,
     ):
-        ours, stock = Path(name) / "ours", Path(name) / "stock"
-        copied_run(run, ours)
-        os.chdir(ours)
-        predictor, windows = champion_windows()
+        ours, stock = copied_run(run, Path(name) / "ours"), Path(name) / "stock"
+        predictor, windows = champion_windows(ours)
         features = list(predictor.model.features)
         stock.mkdir()
         stock_store(stock, features, windows)

@@ -12,7 +12,6 @@ measured without and with.
 
 import argparse
 import gc
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,10 +28,12 @@ import numpy as np
 import onnxruntime as ort
 import pandas as pd
 
-from feature_repo.artifacts import FEAST_REPO, WINDOW_FEATURES, read_parquet
-from feature_repo.model import RegistryParams, run_onnx
-from feature_repo.stage import load_params, run_stage
-from serving.predictor import WINDOWS_VIEW, Predictor, Windows, load_champion, open_store
+from feature_repo.store import open_store
+from pitwise.registry.contract import run_onnx
+from pitwise.registry.model import RegistryParams
+from pitwise.stage import load_params, run_stage
+from pitwise.workspace import Workspace, read_parquet
+from serving.inference.predictor import WINDOWS_VIEW, Predictor, Windows, load_champion
 
 BATCHES = (1, 500)
 THREADS = (1, 2)
@@ -87,7 +88,7 @@ def in_turns(works: dict[str, Callable[[], float]]) -> dict[str, np.ndarray]:
     return {name: np.array(times[WARM_UP:]) for name, times in taken.items()}
 
 
-def tell(taken: dict[str, np.ndarray], batch: int, peer: str) -> None:
+def print_rows(taken: dict[str, np.ndarray], batch: int, peer: str) -> None:
     """A table's rows; the ratio is the median of the calls' own, each to the peer's beside it."""
     for name, times in taken.items():
         p50, p99 = np.percentile(times, [50, 99])
@@ -128,10 +129,10 @@ def lookups(predictor: Predictor, windows: Windows, folder: Path) -> None:
     Args:
         windows: of the champion's features.
     """
-    told = f"stock Feast lookup, {len(predictor.model.features)} arrays"
+    peer = f"stock Feast lookup, {len(predictor.model.features)} arrays"
     with ExitStack() as peers:
         pools = {}
-        for name, frozen in ((told, False), (f"{told}, gc.freeze", True)):
+        for name, frozen in ((peer, False), (f"{peer}, gc.freeze", True)):
             own = folder / f"peer{len(pools)}"
             own.mkdir()
             start = (own, predictor.model.features, windows, frozen)
@@ -151,18 +152,19 @@ def lookups(predictor: Predictor, windows: Windows, folder: Path) -> None:
                 "the champion alone": partial(run_onnx, predictor.model.session, ready),
             }
             works |= {name: partial(milliseconds, work) for name, work in ours.items()}
-            tell(in_turns(works), batch, told)
+            print_rows(in_turns(works), batch, peer)
 
 
-def runtimes(features: Sequence[str], values: np.ndarray, folder: Path) -> None:
+def runtimes(run: Workspace, features: Sequence[str], values: np.ndarray, folder: Path) -> None:
     """One LSTM of the run's shape, untrained, in torch and exported: the same batches and threads."""
     import torch
 
-    from training.export import export_onnx, parity
-    from training.models import Forecaster, LstmParams
+    from training.models.export import export_onnx, parity
+    from training.models.forecaster import Forecaster
+    from training.models.lstm import LstmParams
 
     torch.manual_seed(0)
-    model = Forecaster("lstm", features, values.shape[1], load_params("lstm", LstmParams)).eval()
+    model = Forecaster("lstm", features, values.shape[1], load_params(run, "lstm", LstmParams)).eval()
     tensors = torch.from_numpy(values)
     export_onnx(model, tensors[:2], folder / "model.onnx")
 
@@ -184,30 +186,29 @@ def runtimes(features: Sequence[str], values: np.ndarray, folder: Path) -> None:
                 f"onnxruntime, {threads} threads": partial(run_onnx, session, values[:batch]),
             }
             timed = {name: partial(milliseconds, work) for name, work in works.items()}
-            tell(in_turns(timed), batch, peer)
+            print_rows(in_turns(timed), batch, peer)
 
 
-def champion_windows() -> tuple[Predictor, Windows]:
-    """The champion of the run in this folder, and 500 symbols' windows of the features it wants."""
-    registry = load_params("registry", RegistryParams)
-    champion = load_champion(registry.tracking_uri, registry.model)
-    predictor = Predictor(champion, open_store(FEAST_REPO))
-    symbols = read_parquet(WINDOW_FEATURES, ["symbol"])["symbol"].unique()[: max(BATCHES)].tolist()
-    windows = predictor.windows(symbols)
+def champion_windows(run: Workspace) -> tuple[Predictor, Windows]:
+    """The champion of a finished run, and 500 symbols' windows of the features it wants."""
+    champion = load_champion(run, load_params(run, "registry", RegistryParams))
+    predictor = Predictor(champion, open_store(run))
+    symbols = read_parquet(run.window_features, ["symbol"])["symbol"].unique()[: max(BATCHES)]
+    windows = predictor.windows(symbols.tolist())
     served = predictor.store.get_feature_view(WINDOWS_VIEW).tags["features"].split(",")
     columns = [served.index(name) for name in champion.features]
     values = np.ascontiguousarray(windows.values[:, :, columns])
     return predictor, replace(windows, values=values)
 
 
-def main() -> None:
+def main(project: Workspace) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workspace", type=Path, nargs="?", default=Path("runs/csv"))
-    os.chdir(parser.parse_args().workspace)
-    predictor, windows = champion_windows()
+    run = Workspace(project.path(parser.parse_args().workspace))
+    predictor, windows = champion_windows(run)
     with tempfile.TemporaryDirectory() as folder:
         lookups(predictor, windows, Path(folder))
-        runtimes(predictor.model.features, windows.values, Path(folder))
+        runtimes(run, predictor.model.features, windows.values, Path(folder))
 
 
 if __name__ == "__main__":

@@ -13,29 +13,30 @@ from pathlib import Path
 
 import yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
-ROOMS = ("feature_repo", "serving")
+from pitwise.workspace import Workspace
+
+PROJECT = Workspace(Path(__file__).resolve().parents[2])
 READY_SECONDS = 60
 
 
-def copied_run(run: Path, folder: Path) -> Path:
-    """What serving needs of a run, in `folder`, with this project's code and limits that do not bite.
+def copied_run(run: Workspace, folder: Path) -> Workspace:
+    """What serving needs of a run, in `folder`, with windows in SQLite and limits that do not bite.
 
     The registry's models stay where they are; aliases are the copy's own.
     """
-    for room in ROOMS:
-        skip = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(PROJECT / room, folder / room, ignore=skip)
+    copy = Workspace(folder)
+    copy.feast_repo.mkdir(parents=True)
+    shutil.copy(PROJECT.feast_repo / "feature_store.yaml", copy.feast_repo)
     for part in ("raw", "clean", "features", "feast"):
-        shutil.copytree(run / "data" / part, folder / "data" / part)
-    shutil.copy2(run / "mlflow.db", folder)
-    params = yaml.safe_load((run / "params.yaml").read_text())
-    serve = yaml.safe_load((PROJECT / "params.yaml").read_text())["serve"]
+        shutil.copytree(run.root / "data" / part, folder / "data" / part)
+    shutil.copy2(run.root / "mlflow.db", folder)
+    params = yaml.safe_load(run.params.read_text())
+    serve = yaml.safe_load(PROJECT.params.read_text())["serve"]
     params["serve"] = serve | {"requests_per_minute": 10_000_000}
     params["registry"]["tracking_uri"] = "sqlite:///mlflow.db"
     params["predict"]["log_url"] = "sqlite:///data/predictions/log.db"
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    return folder
+    copy.params.write_text(yaml.safe_dump(params))
+    return copy
 
 
 def free_port() -> int:
@@ -68,10 +69,10 @@ class Process:
         """Start it; the seconds until it was ready.
 
         Raises:
-            RuntimeError: it ended, or was not ready in time; with what it said.
+            RuntimeError: it ended, or was not ready in time; with its output.
         """
         started = time.perf_counter()
-        environment = os.environ | {"PYTHONPATH": str(self.folder)}
+        environment = os.environ | {"PYTHONPATH": str(PROJECT.root)}
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 self.command, cwd=self.folder, env=environment, stdout=output, stderr=output
@@ -102,11 +103,10 @@ class Process:
             return self._process.wait()
 
 
-def pitwise_serve(folder: Path) -> Process:
+def pitwise_serve(workspace: Workspace) -> Process:
     port = free_port()
-    code = "from serving.cli import main; main()"
-    command = [sys.executable, "-W", "ignore", "-c", code, "serve", "--port", str(port)]
-    return Process(folder, command, port, "/readyz")
+    command = [sys.executable, "-W", "ignore", "-m", "pitwise.cli", "serve", "--port", str(port)]
+    return Process(workspace.root, command, port, "/readyz")
 
 
 def feast_serve(folder: Path) -> Process:
