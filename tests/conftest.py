@@ -1,73 +1,55 @@
-"""The default pipeline and PostgreSQL, run once for all tests that look at what comes out of them."""
+"""What all tests share: the finished default run, PostgreSQL, and the marker of each test."""
 
 import os
-import runpy
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each for pytest's workers; torch would take all
 
 import prometheus_client  # noqa: F401  # before Feast, which would have its values kept in files
 import pytest
-from servers import Postgres, postgres
+from support.once import once
+from support.servers import Postgres, postgres
+from support.workspaces import Run, new_run
 
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "PYTHONPATH": "",
-    "DVC_NO_ANALYTICS": "1",
-}
-
-
-class Workspace:
-    """A copy of the project in a folder of its own, and commands run in it."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def run(self, *command: str, check: bool = True, timeout: int = 600) -> subprocess.CompletedProcess:
-        done = subprocess.run(
-            command,
-            cwd=self.path,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        if check and done.returncode != 0:
-            raise AssertionError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-        return done
-
-    def stage(self, module: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-        return self.run(sys.executable, "-m", module, *arguments, check=check)
+LADDER = ("unit", "property", "component", "end_to_end")
+"""The markers, cheapest first; each test has one."""
+FOLDERS = {"pipeline": "end_to_end", "benchmarks": "end_to_end"} | dict.fromkeys(
+    ("feature_repo", "registry", "serving", "monitoring"), "component"
+)
+"""The marker of a folder's tests, if neither they nor their fixtures say another; else `unit`."""
+FIXTURES = {"default_run": "end_to_end", "server": "component"}
+"""A test that uses one of these has at least this marker."""
 
 
-def new_workspace(path: Path, source: str = "sample", data: Path = ROOT / "prices") -> Workspace:
-    """A workspace as `make run SOURCE=...` makes it."""
-    make = runpy.run_path(str(ROOT / "scripts/workspace.py"))["make_workspace"]
-    here = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        make(path, source, data)
-    finally:
-        os.chdir(here)
-    return Workspace(path)
+def marker(item: pytest.Item) -> str:
+    """The marker of a test: its own, or what its fixtures, its folder and hypothesis make of it."""
+    own = {mark.name for mark in item.iter_markers() if mark.name in LADDER}
+    if len(own) > 1:
+        raise pytest.UsageError(f"{item.nodeid}: has the markers {', '.join(sorted(own))}; one is right")
+    if own:
+        return own.pop()
+    folder = item.path.relative_to(item.config.rootpath / "tests").parts[0]
+    names = [FOLDERS.get(folder, "unit"), *(FIXTURES.get(name, "unit") for name in item.fixturenames)]
+    given = max(names, key=LADDER.index)
+    return "property" if given == "unit" and hasattr(item.obj, "hypothesis") else given
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    cost: dict = {}
+    for item in items:
+        name = marker(item)
+        if not item.get_closest_marker(name):
+            item.add_marker(name)
+        cost[item.path] = max(cost.get(item.path, 0), LADDER.index(name))
+    if hasattr(config, "workerinput"):  # the long ones first, so that no worker is left with one alone
+        items.sort(key=lambda item: -cost[item.path])
 
 
 @pytest.fixture(scope="session")
-def fresh_workspace(tmp_path_factory) -> Workspace:
-    """The project's files and nothing made yet; tests may write into its params.yaml copies only."""
-    return new_workspace(tmp_path_factory.mktemp("fresh") / "project")
-
-
-@pytest.fixture(scope="session")
-def default_run(tmp_path_factory) -> Workspace:
-    """`dvc repro` of the default source, finished."""
-    workspace = new_workspace(tmp_path_factory.mktemp("default") / "project")
-    workspace.run("dvc", "repro")
-    return workspace
+def default_run(tmp_path_factory) -> Run:
+    """`dvc repro` of the default source, finished; shared by all workers, so copy it to write."""
+    return Run(once(tmp_path_factory, "default", lambda folder: new_run(folder).run("dvc", "repro")))
 
 
 @pytest.fixture(scope="session")

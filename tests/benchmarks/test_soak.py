@@ -1,0 +1,34 @@
+"""Mixed load on a real service, every answer checked against the batch path."""
+
+import pytest
+from support import small_runs as small
+from support.markets import raw_market
+from support.models_by_hand import contract, make_champion, onnx_model, register
+
+from benchmarks.serving import soak
+from pitwise.workspace import Workspace, write_parquet
+
+WINDOW = 30
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Workspace:
+    """What a soak needs of a run: raw bars of six symbols, and two versions of a model."""
+    workspace = small.new_workspace(tmp_path_factory.mktemp("run"), publish={"window": WINDOW})
+    for path in (workspace.clean_bars, workspace.daily_features, workspace.published):
+        path.parent.mkdir(parents=True)
+    write_parquet(raw_market(5, symbols=6, sessions=160), workspace.raw_bars)
+    for scale in (0.01, 0.02):
+        version = register(workspace, onnx_model(scale, window=WINDOW), contract(window=WINDOW))
+    make_champion(workspace, version)
+    return workspace
+
+
+def test_no_answer_of_a_service_under_mixed_load_is_wrong(run, tmp_path):
+    figures = soak.soak(run, tmp_path / "soak", seconds=18, sessions=3)
+    assert figures["wrong"] == []
+    happened = ["forecasts_checked", "features_checked", "swaps", "restarts"]
+    happened += ["bars new", "bars repeated"]
+    assert [name for name in happened if not figures.get(name)] == []
+    # Which of these come is for the draw, and for how far a slow machine gets.
+    assert sum(f"bars {outcome}" in figures for outcome in ("late", "corrected", "refused")) >= 1

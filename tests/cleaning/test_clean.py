@@ -1,0 +1,142 @@
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import markets
+from support.faulty_bars import CLEAN, FAULTS, raw
+from support.project import with_params
+
+from pitwise.cleaning import __main__ as stage
+from pitwise.cleaning.clean import CLEAN_SCHEMA, clean
+from pitwise.errors import DataError
+from pitwise.workspace import read_json, read_parquet, write_parquet
+
+PARAMS = CLEAN.model_copy(update={"min_history": 1})
+SEGMENT = np.int32(0)
+
+
+def test_too_little_history_counts_only_good_rows():
+    long = markets.bars(2, 10, seed=0).drop(columns=["price_factor", "segment"])
+    long.loc[long.index[-1], "close"] = -1.0
+    bars, quarantine, _ = clean(long, CLEAN.model_copy(update={"min_history": 10}))
+    assert bars["symbol"].value_counts().to_dict() == {"S000": 10}
+    assert quarantine["reason"].value_counts().to_dict() == {"too_little_history": 9, "non_positive": 1}
+    assert len(clean(long, CLEAN.model_copy(update={"min_history": 9}))[0]) == 19
+
+
+@pytest.mark.parametrize("frame", [raw({"close": 0.0}, {"volume": -1.0}), raw({}), raw({}).head(0)])
+def test_nothing_left_is_an_error_with_the_counts_of_its_reasons(frame):
+    with pytest.raises(DataError, match=r"no row is left.*clean\.min_history") as caught:
+        clean(frame, CLEAN.model_copy(update={"min_history": 2}))
+    counts = {"non_positive", "negative_volume"} if len(frame) == 2 else {"too_little_history"}
+    assert frame.empty or all(reason in str(caught.value) for reason in counts)
+
+
+def test_clean_bars_are_sorted_typed_and_on_a_fresh_index():
+    market = markets.bars(3, 20, seed=1).drop(columns=["price_factor", "segment"])
+    shuffled = market.sample(frac=1, random_state=0).astype({"date": "datetime64[ns]"})
+    bars, _, _ = clean(shuffled, PARAMS)
+    CLEAN_SCHEMA.validate(bars)
+    pd.testing.assert_frame_equal(bars, market.assign(price_factor=1.0, segment=SEGMENT))
+
+
+CORRUPTIONS = [
+    *(fault for fault, _ in FAULTS),
+    {"date": pd.Timestamp("2014-01-06")},
+    {"close": 1e9},
+]
+
+
+def slow_reasons(frame: pd.DataFrame, min_history: int) -> list[str]:
+    """The reasons, row by row as a person would find them."""
+    reasons, seen = [], {}
+    holidays = {pd.Timestamp("2014-12-25"), pd.Timestamp("2014-01-04"), pd.Timestamp("2014-01-02 16:00")}
+    for row in frame.to_dict("records"):
+        prices = [row[name] for name in ("open", "high", "low", "close")]
+        key = (row["symbol"], row["date"])
+        if any(pd.isna(value) for value in row.values()):
+            reason = "missing"
+        elif row["date"] in holidays:
+            reason = "not_a_session"
+        elif min(prices) <= 0 or max(prices) == np.inf:
+            reason = "non_positive"
+        elif row["volume"] < 0:
+            reason = "negative_volume"
+        elif row["high"] < row["low"]:
+            reason = "high_below_low"
+        elif not row["low"] <= row["open"] <= row["high"]:
+            reason = "open_outside_range"
+        elif not row["low"] <= row["close"] <= row["high"]:
+            reason = "close_outside_range"
+        elif row in seen.setdefault(key, []):
+            reason = "duplicate"
+        else:
+            reason = ""
+            seen[key].append(row)
+        reasons.append(reason)
+    history = Counter()
+    for i, row in enumerate(frame.to_dict("records")):
+        if reasons[i] == "":
+            if len(seen[row["symbol"], row["date"]]) > 1:
+                reasons[i] = "conflicting_duplicate"
+            else:
+                history[row["symbol"]] += 1
+    short = {symbol for symbol, count in history.items() if count < min_history}
+    return [
+        "too_little_history" if r == "" and s in short else r
+        for r, s in zip(reasons, frame["symbol"], strict=True)
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    corruptions=st.lists(
+        st.tuples(st.integers(0, 59), st.sampled_from(CORRUPTIONS)), min_size=3, max_size=30
+    ),
+    min_history=st.integers(1, 13),
+)
+def test_no_row_is_lost_and_each_has_the_reason_a_slow_reader_finds(seed, corruptions, min_history):
+    market = markets.bars(4, 15, seed).drop(columns=["price_factor", "segment"])
+    frame = market.sample(frac=1, random_state=seed).reset_index(drop=True)
+    for row, corruption in corruptions:
+        for column, value in corruption.items():
+            frame.loc[row, column] = value
+    reasons = pd.Series(slow_reasons(frame, min_history))
+    # A bar moved to another day may look like an event, which is not what this test is about.
+    params = CLEAN.model_copy(
+        update={
+            "min_history": min_history,
+            "glitches": CLEAN.glitches.model_copy(update={"min_move": 50.0}),
+            "actions": CLEAN.actions.model_copy(update={"min_move": 50.0}),
+        }
+    )
+    if (reasons != "").all():
+        with pytest.raises(DataError):
+            clean(frame, params)
+        return
+    bars, quarantine, _ = clean(frame, params)
+    CLEAN_SCHEMA.validate(bars)
+    assert len(bars) + len(quarantine) == len(frame)
+    expected = frame.assign(reason=reasons)[reasons != ""].reset_index(drop=True)
+    pd.testing.assert_frame_equal(quarantine, expected, check_dtype=False)
+    kept = frame[reasons == ""].sort_values(["symbol", "date"], ignore_index=True)
+    pd.testing.assert_frame_equal(bars, kept.assign(price_factor=1.0, segment=SEGMENT))
+
+
+def test_the_stage_accounts_for_every_row(tmp_path, capsys):
+    workspace = with_params(tmp_path, clean=CLEAN.model_dump(mode="json") | {"min_history": 2})
+    frame = raw({}, {"date": pd.Timestamp("2014-01-03")}, {"symbol": "BBB"}, {"high": 1.0})
+    write_parquet(frame, workspace.raw_bars)
+    stage.main(workspace)
+    assert len(read_parquet(workspace.clean_bars)) == 2
+    reasons = read_parquet(workspace.quarantine)["reason"].tolist()
+    assert reasons == ["too_little_history", "high_below_low"]
+    report = read_json(workspace.clean_report)
+    assert report["rows_in"] == 4 == report["rows_clean"] + report["rows_quarantined"]
+    assert report["quarantined_by_reason"] == {"high_below_low": 1, "too_little_history": 1}
+    assert (report["first_session"], report["last_session"]) == ("2014-01-02", "2014-01-03")
+    assert capsys.readouterr().out == "4 rows in = 2 clean + 2 quarantined\n"

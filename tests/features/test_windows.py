@@ -1,0 +1,113 @@
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import markets
+
+from pitwise.features.daily import daily_features
+from pitwise.features.indicators import NAMES
+from pitwise.features.windows import gather, last_windows, packed, unpacked, window_ends
+
+
+@st.composite
+def tables(draw) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols and rows of two features, with NaNs at the start of a history and within it."""
+    histories = draw(st.lists(st.lists(st.booleans(), max_size=12), max_size=5))
+    symbols = [f"S{i}" for i, history in enumerate(histories) for _ in history]
+    rows = np.arange(2.0 * len(symbols)).reshape(-1, 2)
+    incomplete = np.array([not whole for history in histories for whole in history], dtype=bool)
+    rows[incomplete, draw(st.integers(0, 1))] = np.nan
+    return np.array(symbols, dtype=object), rows
+
+
+def slow_windows(symbols: np.ndarray, rows: np.ndarray, length: int) -> dict[int, list[list[float]]]:
+    """Each whole window's rows by the position at which it ends."""
+    windows = {}
+    for end in range(length - 1, len(rows)):
+        positions = range(end - length + 1, end + 1)
+        if all(symbols[p] == symbols[end] and not np.isnan(rows[p]).any() for p in positions):
+            windows[end] = [rows[p].tolist() for p in positions]
+    return windows
+
+
+@settings(max_examples=200, deadline=None)
+@given(table=tables(), length=st.integers(1, 14))
+def test_windows_are_those_a_slow_reader_finds(table, length):
+    symbols, rows = table
+    expected = slow_windows(symbols, rows, length)
+    ends = window_ends(symbols, rows, length)
+    assert ends.tolist() == list(expected)
+    if len(ends):
+        assert gather(rows, ends, length).tolist() == list(expected.values())
+
+
+def test_ends_may_be_gathered_in_any_order_and_twice():
+    rows = np.arange(6.0).reshape(-1, 1)
+    windows = gather(rows, np.array([4, 2, 4]), 3)
+    assert windows[:, :, 0].tolist() == [[2, 3, 4], [0, 1, 2], [2, 3, 4]]
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_no_window_in_a_history_that_is_too_short_is_an_empty_batch(n):
+    rows = np.zeros((n, 2), dtype="float32")
+    ends = window_ends(np.array(["A"] * n, dtype=object), rows, 5)
+    assert gather(rows, ends, 5).shape == (0, 5, 2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 4), st.integers(1, 5), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_packed_windows_are_little_endian_float32_and_come_back_bit_for_bit(n, length, width, random):
+    values = [random.choice([0.0, -0.0, float("inf"), 1e-45, random.uniform(-9, 9)]) for _ in range(64)]
+    windows = np.resize(np.array(values, "float32"), (n, length, width))
+    stored = packed(windows)
+    assert stored == [b"".join(struct.pack("<f", v) for v in window.ravel()) for window in windows]
+    assert (
+        packed(windows.astype(">f4")) == packed(windows.swapaxes(1, 2).copy().swapaxes(1, 2)) == stored
+    )
+    if n:
+        back = unpacked(stored, width)
+        assert back.dtype == np.float32
+        np.testing.assert_array_equal(back.view("uint32"), windows.view("uint32"))
+
+
+def test_windows_that_do_not_fit_each_other_or_the_features_are_refused():
+    short, long = packed(np.zeros((1, 2, 3), "float32")) + packed(np.zeros((1, 4, 3), "float32"))
+    assert unpacked([short, short], 3).shape == (2, 2, 3)
+    for windows, width in (([short, long, long], 3), ([short, long], 3), ([short], 4)):
+        with pytest.raises(ValueError, match=r"several lengths|reshape"):
+            unpacked(windows, width)
+
+
+def test_no_window_crosses_a_segment():
+    bars = markets.bars(1, 160, seed=0)
+    bars.loc[80:, "segment"] = np.int32(1)
+    daily = daily_features(bars)
+    ends = window_ends(daily["symbol"].to_numpy(object), daily[NAMES].to_numpy(), 30)
+    first = 33 + 29  # the slowest indicator needs 33 bars before a window of 30 can start
+    assert ends.tolist() == [*range(first, 80), *range(80 + first, 160)]
+
+
+def test_the_last_windows_are_each_symbols_newest_whole_one():
+    daily = daily_features(markets.bars(4, 80, seed=2, gaps=0.1))
+    features = ["close", "sma_20", "volume"]
+    daily.loc[daily.groupby("symbol").tail(1).index[1], "sma_20"] = np.nan  # S001's newest row
+    daily.loc[daily["symbol"] == "S002", "volume"] = np.nan
+    found = last_windows(daily, features, 8)
+    expected = {}
+    for symbol, own in daily.groupby("symbol"):
+        for end in range(8, len(own) + 1):
+            window = own.iloc[end - 8 : end]
+            if window[features].notna().all(axis=None):
+                expected[symbol] = window
+    assert list(found) == list(expected) == ["S000", "S001", "S003"]
+    for symbol, window in expected.items():
+        assert found[symbol].as_of == window["event_timestamp"].iloc[-1]
+        np.testing.assert_array_equal(found[symbol].values, window[features].to_numpy("float32"))
+        assert found[symbol].values.dtype == np.float32
+
+
+def test_no_symbol_with_a_whole_window_has_no_last_window():
+    daily = daily_features(markets.bars(2, 20, seed=2))
+    assert last_windows(daily, NAMES, 5) == {}

@@ -1,0 +1,341 @@
+"""The default run, looked at as a user would: files, commands, store, registry, page."""
+
+import contextlib
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib import import_module
+from importlib.util import find_spec
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.browser import open_page
+from support.workspaces import ENVIRONMENT, NOT_COPIED, Run, new_run
+
+from feature_repo.store import open_store
+from pitwise.features.indicators import NAMES
+from pitwise.features.windows import gather, window_ends
+from pitwise.stage import run_stage
+from training.evaluate import FIGURES
+
+SYMBOLS = ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
+
+
+@pytest.fixture(scope="module")
+def under_dvc(default_run, tmp_path_factory) -> Run:
+    """A copy for the commands of DVC, which lock a workspace; what they change they put back."""
+    return default_run.copy(tmp_path_factory.mktemp("under_dvc") / "project")
+
+
+@pytest.fixture
+def copied(default_run, tmp_path) -> Run:
+    """A copy to write to, without models, registry and DVC's cache."""
+    return default_run.copy(tmp_path / "project", NOT_COPIED)
+
+
+def test_every_row_of_the_sample_is_accounted_for(default_run):
+    clean = default_run.report("metrics/clean.json")
+    quarantine = pd.read_parquet(default_run.workspace.quarantine)
+    assert clean["rows_in"] == clean["rows_clean"] + clean["rows_quarantined"] == 12154
+    assert len(quarantine) == clean["rows_quarantined"]
+    assert "reason" in quarantine
+
+
+def test_evaluation_has_every_figure_for_models_and_baselines(default_run):
+    evaluation = default_run.report("metrics/evaluation.json")
+    for name in ("ann", "lstm", "persistence", "drift", "always_up", "gradient_boosting"):
+        assert tuple(evaluation[name]) == FIGURES
+    for name in ("ann", "lstm", "gradient_boosting"):
+        assert None not in evaluation[name].values()
+    assert evaluation["n_predictions"] == 2057
+    assert evaluation["persistence"]["skill_vs_persistence"] == 0
+    assert evaluation["first_session"] == "2011-03-31"
+
+
+def test_nothing_changed_runs_no_stage(under_dvc):
+    shown = under_dvc.run("dvc", "repro").stdout
+    assert "Running stage" not in shown
+    assert "up to date" in shown
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "changed"),
+    [
+        ("monitor", {"psi_threshold": 0.3}, {"monitor"}),
+        ("lstm", {"dense": 8}, {"train@lstm"}),
+        ("train", {"seed": 8}, {"train@ann", "train@lstm"}),
+        ("clean", {"min_history": 61}, {"clean"}),
+    ],
+)
+def test_a_changed_parameter_touches_only_the_stages_that_read_it(under_dvc, section, values, changed):
+    params = under_dvc.workspace.params
+    before = params.read_text()
+    try:
+        under_dvc.change_params(section, **values)
+        assert set(json.loads(under_dvc.run("dvc", "status", "--json").stdout)) == changed
+    finally:
+        params.write_text(before)
+
+
+def test_the_online_window_of_every_symbol_is_the_offline_window_bit_for_bit(default_run):
+    store = open_store(default_run.workspace)
+    answer = store.get_online_features(
+        features=store.get_feature_service("windows_v1"), entity_rows=[{"symbol": s} for s in SYMBOLS]
+    ).to_dict()
+    names = store.get_feature_view("windows").tags["features"].split(",")
+    assert names == NAMES
+    online = np.array([np.frombuffer(w, "<f4").reshape(30, len(names)) for w in answer["window"]])
+    rows = pd.read_parquet(default_run.workspace.rows)
+    values = rows[names].to_numpy("float32")
+    symbols = rows["symbol"].to_numpy(object)
+    last = {symbols[end]: end for end in window_ends(symbols, values, 30)}
+    offline = gather(values, np.array([last[s] for s in answer["symbol"]]), 30)
+    assert len(answer["symbol"]) == 5
+    np.testing.assert_array_equal(online.view("uint32"), offline.copy().view("uint32"))
+
+
+def test_offline_windows_from_feast_are_the_windows_of_the_daily_rows(default_run):
+    stored = pd.read_parquet(default_run.workspace.window_features)
+    rows = pd.read_parquet(default_run.workspace.rows).set_index(["symbol", "event_timestamp"])
+    for window in stored.iloc[::17].itertuples():
+        expected = rows.loc[window.symbol].loc[: window.event_timestamp].tail(30)
+        assert window.window == expected[NAMES].to_numpy("<f4").tobytes()
+
+
+FEAST_AGAIN = """
+import sys
+from pathlib import Path
+from feast.cli.cli import cli
+for fresh in (False, True):
+    if fresh:
+        for name in ("online", "registry"):
+            Path(f"../data/feast/{name}.db").unlink()
+    for arguments in (["apply"], ["materialize-incremental", "2013-03-02T00:00:00"]):
+        cli(arguments, standalone_mode=False)
+"""
+"""The command's own entry point, several times in one process: each start takes seconds."""
+
+
+def test_feasts_own_commands_work_from_a_shell(copied):
+    def shell(*command):
+        done = subprocess.run(
+            command,
+            cwd=copied.workspace.feast_repo,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    listed = shell("feast", "feature-views", "list")
+    assert "daily" in listed
+    assert "windows" in listed
+    shell(sys.executable, "-c", FEAST_AGAIN)
+    with sqlite3.connect(copied.path / "data/feast/online.db") as online:
+        (count,) = online.execute("select count(distinct entity_key) from pitwise_windows").fetchone()
+    assert count == 5
+
+
+def test_the_champion_forecasts_each_symbol_for_the_next_session(default_run):
+    latest = pd.read_parquet(default_run.workspace.latest_predictions)
+    assert sorted(latest["symbol"]) == SYMBOLS
+    assert {str(s) for s in latest["for_session"]} == {"2013-03-04"}  # a Monday: the weekend is skipped
+    raw = pd.read_parquet(default_run.workspace.raw_bars).groupby("symbol")["close"].last()
+    expected = latest["symbol"].map(raw) * np.exp(latest["log_return"])
+    np.testing.assert_allclose(latest["price"], expected, rtol=2e-6)
+    registration = default_run.report("metrics/registration.json")
+    assert set(latest["model_version"]) == {registration["champion"]}
+
+
+def test_a_rerun_of_predict_logs_nothing_twice(copied):
+    log = copied.path / "data/predictions/log.db"
+
+    def count():
+        with sqlite3.connect(log) as connection:
+            return connection.execute("select count(*) from predictions").fetchone()[0]
+
+    before = count()
+    copied.stage("serving.inference.predict")
+    assert count() == before == 5
+
+
+def test_metrics_and_plots_are_where_dvc_looks_for_them(under_dvc):
+    shown = json.loads(under_dvc.run("dvc", "metrics", "show", "--json").stdout)
+    assert shown[""]["data"]["metrics/evaluation.json"]["data"]["n_symbols"] == 5
+    under_dvc.run("dvc", "plots", "show", "-o", "shown")
+    page = (under_dvc.path / "shown/index.html").read_text()
+    assert page.count("<img") == 6
+    assert "http" not in page
+    assert "train@lstm" in under_dvc.run("dvc", "dag", "--dot").stdout
+
+
+def test_the_summary_names_champion_baselines_forecasts_and_reports(default_run):
+    shown = default_run.stage("monitoring.summary").stdout
+    for expected in ("12,154 rows in", "persistence", "champion: pitwise version", "reports/drift.html"):
+        assert expected in shown
+    assert sum(symbol in shown for symbol in SYMBOLS) == 5
+
+
+def test_the_drift_page_opens_in_a_browser_without_a_network(default_run, tmp_path):
+    page = open_page(default_run.workspace.drift_page.as_uri(), tmp_path, seconds=20)
+    assert "Dataset Drift" in page.dom
+    assert "volatility_20" in page.dom
+    assert page.requests == []
+
+
+def test_the_same_run_gives_the_same_bytes(copied):
+    for stage, path in (
+        ("monitoring.drift", copied.workspace.drift_page),
+        ("pitwise.features", copied.workspace.daily_features),
+    ):
+        before = path.read_bytes()
+        copied.stage(stage)
+        assert path.read_bytes() == before
+
+
+TRAINING_THAT_SAYS_WHEN_IT_FITS = """
+from functools import partial
+from pitwise.stage import run_stage
+from training import train
+from training.models import fit as models_fit
+
+fit = models_fit.fit
+
+def announced(*arguments, **options):
+    print("fitting", flush=True)
+    return fit(*arguments, **options)
+
+models_fit.fit = announced
+run_stage(partial(train.main, kind="lstm"))
+"""
+
+
+def test_a_killed_training_leaves_nothing_half_written(copied):
+    copied.change_params("train", max_batches=10**6, patience=10**6)  # it never ends
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINING_THAT_SAYS_WHEN_IT_FITS],
+        cwd=copied.path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline() == "fitting\n"
+        time.sleep(3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=30)
+    assert not [path for path in copied.workspace.models.rglob("*") if path.is_file()]
+
+
+def test_a_window_longer_than_the_history_is_one_clear_message(copied):
+    copied.change_params("publish", window=4000)
+    before = copied.workspace.window_features.read_bytes()
+    done = copied.stage("feature_repo.publish", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: publish.window: 4000 sessions")
+    assert "Traceback" not in done.stderr
+    assert copied.workspace.window_features.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "values", "message"),
+    [
+        ("pitwise.ingest", "ingest", {"source": "yahoo"}, "ingest.source"),
+        ("pitwise.cleaning", "clean", {"min_history": 0}, "clean.min_history"),
+        ("feature_repo.publish", "publish", {"windows": 3}, "publish.windows is not a known key"),
+        ("training.dataset", "dataset", {"test_fraction": 0}, "dataset.test_fraction"),
+        ("training.select", "select", {"features": ["close", "sma_7"]}, "sma_7"),
+        ("training.train", "train", {"batch_size": -1}, "train.batch_size"),
+        ("training.evaluate", "evaluate", {"bootstrap_samples": 1}, "evaluate.bootstrap_samples"),
+        ("training.register", "register", {"metric": "luck"}, "register.metric"),
+        ("serving.inference.predict", "predict", {"recent_sessions": 0}, "predict.recent_sessions"),
+        ("monitoring.drift", "monitor", {"drifted_share": 2}, "monitor.drifted_share"),
+    ],
+)
+@pytest.mark.component
+def test_an_unknown_or_impossible_parameter_names_its_key(
+    tmp_path, capsys, stage, section, values, message
+):
+    project = new_run(tmp_path / "project")
+    project.change_params(section, **values)
+    package = find_spec(stage).submodule_search_locations
+    main = import_module(f"{stage}.__main__" if package else stage).main
+    arguments = ["ann"] if stage == "training.train" else []
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(lambda _: main(project.workspace, *arguments))
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 1
+    assert shown.startswith(f"error: {project.workspace.params}: ")
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_an_impossible_parameter_is_the_exit_code_of_the_stages_process(tmp_path):
+    project = new_run(tmp_path / "project")
+    project.change_params("clean", min_history=0)
+    done = project.stage("pitwise.cleaning", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {project.workspace.params}: clean.min_history")
+    assert done.stdout == ""
+
+
+def test_own_prices_run_in_a_workspace_of_their_own(tmp_path):
+    dates = pd.bdate_range("2016-01-04", "2016-12-30")
+    rng = np.random.default_rng(3)
+    parts = []
+    for name in ("AAA", "BBB", "CCC"):
+        close = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, len(dates))))
+        bar = pd.DataFrame({"date": dates, "open": close, "high": close * 1.01, "low": close * 0.99})
+        parts.append(bar.assign(close=close, volume=1e6, Name=name))
+    prices = tmp_path / "mine.csv.gz"
+    pd.concat(parts).to_csv(prices, index=False)
+    desk = new_run(tmp_path / "desk")
+    desk.change_params("train", max_batches=20)
+    before = desk.workspace.params.read_text()
+    shown = desk.run("pitwise", "run", "--source", "csv", "--data", str(prices), "--name", "mine").stdout
+    assert "champion: pitwise version 1" in shown
+    mine = Run(desk.path / "runs/mine")
+    latest = pd.read_parquet(mine.workspace.latest_predictions)
+    assert sorted(latest["symbol"]) == ["AAA", "BBB", "CCC"]
+    quarantined = mine.report("metrics/clean.json")["quarantined_by_reason"]
+    assert set(quarantined) == {"not_a_session"}  # business days on which the exchange was closed
+    assert not (desk.path / "metrics").exists()
+    assert desk.workspace.params.read_text() == before
+    assert before.count("source: sample") == 1
+
+
+def test_feasts_pages_come_up_on_loopback(copied):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        ["feast", "ui", "--host", "127.0.0.1", "--port", str(port)],
+        cwd=copied.workspace.feast_repo,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(240):
+            time.sleep(0.25)
+            assert server.poll() is None
+            with contextlib.suppress(OSError):
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/").read().decode()
+                break
+        else:
+            pytest.fail("no page within a minute")
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+    assert "<title>Feast" in page
+    assert 'src="http' not in page

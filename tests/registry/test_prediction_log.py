@@ -1,0 +1,155 @@
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+import yaml
+
+from pitwise.errors import PitwiseError, StoreError
+from pitwise.registry.prediction_log import PREDICTIONS, append, open_log, session_after
+from pitwise.stage import load_params
+from pitwise.workspace import Workspace
+from serving.settings import PredictParams
+
+SERVED_AT = datetime(2024, 1, 2, 22, 30, 15, 123456, tzinfo=UTC)
+
+
+def predictions(version: str = "1", p_up: float = 0.5, day: int = 2, window: str = "0f") -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "symbol": ["A", "B"],
+            "as_of": pd.to_datetime([f"2024-01-{day:02d} 21:00"] * 2, utc=True),
+            "for_session": [date(2024, 1, day + 1)] * 2,
+            "log_return": [0.01, -0.1 / 3],
+            "price": [101.0, 99.0],
+            "p_up": [p_up] * 2,
+            "model_version": version,
+            "window_hash": window,
+            "served_at": SERVED_AT,
+            "not_logged": "x",
+        }
+    )
+
+
+@pytest.fixture
+def log(url):
+    engine = open_log(url)
+    yield engine
+    engine.dispose()
+
+
+def logged(engine: sa.Engine) -> pd.DataFrame:
+    keys = ["model_version", "as_of", "symbol", "window_hash"]
+    return pd.read_sql(sa.select(PREDICTIONS), engine).sort_values(keys, ignore_index=True)
+
+
+def test_the_file_is_made_with_its_folders(tmp_path):
+    engine = open_log(f"sqlite:///{tmp_path}/not/yet/there/log.db")
+    assert (tmp_path / "not/yet/there/log.db").is_file()
+    assert logged(engine).empty
+
+
+def test_predictions_are_logged_as_they_were_made(log):
+    assert append(log, predictions()) == 2
+    table = logged(log)
+    made = predictions().drop(columns="not_logged")
+    made["for_session"] = pd.to_datetime(made["for_session"])
+    table["for_session"] = pd.to_datetime(table["for_session"])
+    pd.testing.assert_frame_equal(table, made, check_like=True, check_dtype=False, check_exact=True)
+
+
+def test_instants_are_read_in_utc_whatever_zone_they_were_written_in(log):
+    new_york = timezone(timedelta(hours=-5))
+    new_yorks = predictions().assign(as_of=datetime(2024, 1, 2, 16, tzinfo=new_york))
+    append(log, new_yorks)
+    with log.connect() as connection:
+        row = connection.execute(sa.select(PREDICTIONS)).first()
+    assert row.as_of == datetime(2024, 1, 2, 21, tzinfo=UTC)
+    assert row.as_of.utcoffset() == row.served_at.utcoffset() == timedelta(0)
+    assert row.served_at == SERVED_AT
+    assert append(log, predictions()) == 0  # the same instants
+
+
+def test_a_rerun_adds_nothing_and_the_first_made_stands(log):
+    append(log, predictions(p_up=0.5))
+    assert append(log, predictions(p_up=0.9).assign(served_at=datetime.now(UTC))) == 0
+    assert logged(log)["p_up"].tolist() == [0.5, 0.5]
+    assert (logged(log)["served_at"] == SERVED_AT).all()
+
+
+def test_what_is_new_is_added_beside_what_is_there(log):
+    append(log, predictions().head(1))
+    assert append(log, predictions()) == 1
+    assert append(log, predictions(day=3)) == 2
+    assert len(logged(log)) == 4
+
+
+def test_two_versions_stand_side_by_side(log):
+    append(log, predictions("1", p_up=0.5))
+    assert append(log, predictions("2", p_up=0.6)) == 2
+    assert logged(log)["p_up"].tolist() == [0.5, 0.5, 0.6, 0.6]
+
+
+def test_the_answers_before_and_after_a_corrected_bar_are_both_kept(log):
+    append(log, predictions(p_up=0.5, window="0f"))
+    assert append(log, predictions(p_up=0.6, window="1e")) == 2
+    table = logged(log)
+    assert table["window_hash"].tolist() == ["0f", "1e", "0f", "1e"]
+    assert table["p_up"].tolist() == [0.5, 0.6, 0.5, 0.6]
+
+
+def test_nothing_to_log_is_no_error(log):
+    assert append(log, predictions().head(0)) == 0
+
+
+def test_a_log_is_opened_again_as_it_was(url):
+    append(open_log(url), predictions())
+    assert len(logged(open_log(url))) == 2
+
+
+def test_a_log_of_an_earlier_version_is_one_message_that_says_what_to_do(url):
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE predictions (symbol VARCHAR PRIMARY KEY)"))
+    with pytest.raises(StoreError, match=r"window_hash.*served_at.*Move that database away"):
+        open_log(url)
+    assert sa.inspect(engine).get_columns("predictions")[0]["name"] == "symbol"
+
+
+def test_a_password_is_not_shown_in_the_message_about_an_earlier_version(tmp_path, server):
+    url = server.new_database()
+    with sa.create_engine(url).begin() as connection:
+        connection.execute(sa.text("CREATE TABLE predictions (symbol VARCHAR PRIMARY KEY)"))
+    with pytest.raises(StoreError) as caught:
+        open_log(url.replace("pitwise@", "pitwise:s3cret@"))
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "not a url",
+        "oracle://host/db",
+        "postgresql+psycopg://nobody:s3cret@127.0.0.1:1/log",  # nothing listens there
+    ],
+)
+def test_a_url_that_opens_no_log_is_one_clear_message(tmp_path, url):
+    section = {"log_url": url, "reference_windows": 1, "recent_sessions": 1, "seed": 1}
+    workspace = Workspace(tmp_path)
+    workspace.params.write_text(yaml.safe_dump({"predict": section}))
+    with pytest.raises(PitwiseError, match="log_url") as caught:
+        open_log(workspace.database_url(load_params(workspace, "predict", PredictParams).log_url))
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("close", "session"),
+    [
+        ("2024-01-02 21:00", date(2024, 1, 3)),
+        ("2024-01-12 21:00", date(2024, 1, 16)),  # a weekend and Martin Luther King's day
+        ("2024-07-03 17:00", date(2024, 7, 5)),  # closes at one, and then Independence Day
+    ],
+)
+def test_a_forecast_is_for_the_next_session(close, session):
+    assert session_after(datetime.fromisoformat(close).replace(tzinfo=UTC)) == session

@@ -1,0 +1,98 @@
+"""What both pages share: they load nothing, show what comes as text, and open in a browser."""
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from support.browser import open_page
+from support.project import with_params
+from support.report_pages import (
+    EVIL,
+    NO_EVENTS,
+    NO_QUARANTINE,
+    PARAMS,
+    RAW,
+    Reader,
+    cleaned,
+    hand_made,
+    quality_page,
+)
+
+from pitwise.reports import data_quality, market_overview
+from pitwise.stage import load_params
+from pitwise.workspace import read_json, read_parquet, write_json, write_parquet
+
+
+@pytest.mark.parametrize("name", ["quality", "overview"])
+def test_a_page_loads_nothing_from_elsewhere_and_runs_no_script(pages, name):
+    read = Reader(pages[name])
+    assert not {"script", "link", "iframe", "object", "embed", "base", "b"} & set(read.tags)
+    assert all(load.startswith(("#", "data:image/svg+xml;base64,")) for load in read.loads)
+    for code in ("url(", "@import", "<script"):
+        assert code not in pages[name]
+    assert EVIL in read.words
+
+
+@pytest.mark.parametrize("name", ["quality", "overview"])
+def test_the_pictures_are_well_formed_and_load_nothing(pages, name):
+    pictures = Reader(pages[name]).pictures()
+    assert len(pictures) >= 8
+    words = ""
+    for source in pictures:
+        for element in ET.fromstring(source).iter():
+            assert element.tag.rpartition("}")[2] not in ("script", "foreignObject")
+            links = [v for k, v in element.attrib.items() if k.rpartition("}")[2] == "href"]
+            assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+            words += element.text or ""
+    assert (EVIL in words) == (name == "overview")  # on a ranking's axis, dollar signs and all
+
+
+def test_a_page_is_the_same_bytes_each_time(market, pages):
+    assert market_overview.overview(market) == pages["overview"]
+
+
+@pytest.mark.parametrize("name", ["quality", "overview"])
+def test_a_page_opens_in_a_browser(pages, name, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(pages[name])
+    shown = open_page(file.as_uri(), tmp_path)
+    seen, written = Reader(shown.dom), Reader(pages[name])
+    assert seen.tags.count("figure") == written.tags.count("figure") >= 8
+    assert EVIL in seen.words
+    assert "script" not in seen.tags
+    assert shown.requests == []
+
+
+@pytest.mark.parametrize(
+    "closes",
+    [
+        {"A": {"2014-01-02": 10.0}},
+        {"A": {"2014-01-02": 10.0}, "B": {"2014-01-02": 20.0}},
+        {"A": {f"2014-01-{d:02d}": 10.0 for d in (2, 3, 6, 7, 8)}},
+    ],
+    ids=["one bar", "one session each", "prices that never move"],
+)
+def test_the_least_market_has_its_pages(closes):
+    bars = hand_made(closes, volume=0.0)
+    document, report, found = quality_page(bars)
+    assert report["coverage"]["share"] == 1
+    assert found.empty
+    assert "No row was set aside" in document
+    assert "No split, spin-off" in document
+    assert "No two symbols have 20 returns" in market_overview.overview(bars)
+
+
+def test_both_stages_write_their_files(tmp_path, market):
+    workspace = with_params(tmp_path, quality=PARAMS.model_dump())
+    write_parquet(market[RAW], workspace.raw_bars)
+    write_parquet(market, workspace.clean_bars)
+    write_parquet(NO_QUARANTINE, workspace.quarantine)
+    write_parquet(NO_EVENTS, workspace.events)
+    write_json(cleaned(market, NO_QUARANTINE), workspace.clean_report)
+    data_quality.main(workspace)
+    market_overview.main(workspace)
+    written = read_parquet(workspace.flags)
+    assert list(written)[:3] == ["symbol", "date", "score"]
+    assert read_json(workspace.quality_report)["flagged"] == len(written) > 0
+    for path in (workspace.quality_page, workspace.overview_page):
+        assert path.read_text().rstrip().endswith("</html>")
+    assert load_params(workspace, "quality", data_quality.QualityParams) == PARAMS

@@ -1,0 +1,26 @@
+"""The API over a market whose answers can be worked out by hand."""
+
+import pytest
+from starlette.testclient import TestClient
+from support.fake_service import fake_app, fake_service
+
+from serving.http.auth import add_key
+
+
+@pytest.fixture
+def service():
+    return fake_service()
+
+
+@pytest.fixture
+def client(service, tmp_path):
+    with TestClient(fake_app(tmp_path, service), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A client of a service that needs a key; the key; the file of the keys."""
+    key = add_key(tmp_path / "keys.json", "desk")
+    with TestClient(fake_app(tmp_path)) as client:
+        yield client, key, tmp_path / "keys.json"

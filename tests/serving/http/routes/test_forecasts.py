@@ -1,0 +1,126 @@
+"""Forecasts of symbols and of the market, and requests that are refused."""
+
+import math
+
+import pytest
+from starlette.testclient import TestClient
+from support.fake_service import fake_app
+from support.problems import fields, problem
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_forecast_has_its_figures_and_is_logged_before_it_is_answered(client, service):
+    answer = client.post("/v1/predict", json={"symbols": ["MSFT", "AAPL"]}).json()
+    assert answer == {
+        "model_version": "7",
+        "errors": [],
+        "forecasts": [
+            {
+                "symbol": "MSFT",
+                "as_of": "2013-11-01T20:00:00Z",
+                "for_session": "2013-11-04",
+                "last_close": 101.0,
+                "price": pytest.approx(101 * math.exp(0.01)),
+                "log_return": 0.01,
+                "p_up": 0.501,
+                "feature_age_sessions": 0,
+            },
+            {
+                "symbol": "AAPL",
+                "as_of": "2013-11-01T20:00:00Z",
+                "for_session": "2013-11-04",
+                "last_close": 100.0,
+                "price": 100.0,
+                "log_return": 0.0,
+                "p_up": 0.5,
+                "feature_age_sessions": 0,
+            },
+        ],
+    }
+    assert [recorded.symbols for recorded in service.served.recorded] == [["MSFT", "AAPL"]]
+
+
+def test_symbols_without_a_forecast_are_named_beside_those_that_have_one(client, service):
+    response = client.post("/v1/predict", json={"symbols": ["NOPE", "AAPL", "OLD", "LAGS"]})
+    assert response.status_code == 200
+    answer = response.json()
+    ages = {f["symbol"]: f["feature_age_sessions"] for f in answer["forecasts"]}
+    assert ages == {"AAPL": 0, "LAGS": 5}
+    errors = [(e["type"], e["symbol"], e["field"]) for e in answer["errors"]]
+    assert errors == [
+        ("/problems/unknown-symbol", "NOPE", "symbols[0]"),
+        ("/problems/stale-features", "OLD", "symbols[2]"),
+    ]
+    assert "2013-10-24, 6 sessions ago" in answer["errors"][1]["detail"]
+    (recorded,) = service.served.recorded
+    assert recorded.symbols == ["AAPL", "LAGS"]
+    assert recorded.log_return.tolist() == [0.0, 0.02]
+
+
+def test_a_batch_of_unknown_symbols_is_404_and_one_of_stale_ones_409(client, service):
+    document = problem(client.post("/v1/predict", json={"symbols": ["X", "Y"]}), 404, "unknown-symbol")
+    assert fields(document) == ["symbols[0]", "symbols[1]"]
+    document = problem(client.post("/v1/predict", json={"symbols": ["X", "OLD"]}), 409, "stale-features")
+    assert fields(document) == ["symbols[0]", "symbols[1]"]
+    assert not service.served.recorded
+
+
+def test_ages_count_from_now_where_the_clock_is_the_walls(tmp_path):
+    with TestClient(fake_app(tmp_path, clock="wall")) as client:
+        problem(client.post("/v1/predict", json={"symbols": ["AAPL"]}), 409, "stale-features")
+
+
+def test_the_strongest_come_first_and_the_stale_not_at_all(client):
+    answer = client.get("/v1/forecasts", params={"top": 2, "by": "log_return"}).json()
+    assert [f["symbol"] for f in answer["forecasts"]] == ["LAGS", "MSFT"]
+    assert len(client.get("/v1/forecasts").json()["forecasts"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("symbols", "kind", "named"),
+    [
+        ([], "empty-batch", ["symbols"]),
+        (["A"] * 1001, "batch-too-large", ["symbols"]),
+        (["A", "B", "A", "A"], "duplicate-symbol", ["symbols[2]", "symbols[3]"]),
+        (["A", 3, None], "invalid-request", ["symbols[1]", "symbols[2]"]),
+        (["A", ""], "invalid-request", ["symbols[1]"]),
+        (["A" * 65], "invalid-request", ["symbols[0]"]),
+        ("AAPL", "invalid-request", ["symbols"]),
+    ],
+)
+def test_an_impossible_batch_is_refused_with_its_field(client, service, symbols, kind, named):
+    document = problem(client.post("/v1/predict", json={"symbols": symbols}), 422, kind)
+    assert fields(document) == named
+    assert not service.served.recorded
+
+
+def test_an_unknown_field_is_named(client):
+    document = problem(
+        client.post("/v1/predict", json={"symbols": ["A"], "tpo": 1}), 422, "invalid-request"
+    )
+    assert fields(document) == ["tpo"]
+
+
+@pytest.mark.parametrize(
+    "query", ["top=0", "top=1001", "top=-1", "top=x", "top=" + "9" * 5000, "by=price"]
+)
+def test_an_impossible_query_is_named(client, query):
+    document = problem(client.get(f"/v1/forecasts?{query}"), 422, "invalid-request")
+    assert fields(document) == [query.partition("=")[0]]
+
+
+@pytest.mark.parametrize("part", ["store", "log"])
+def test_a_part_that_does_not_answer_is_503_and_shows_nothing_of_the_inside(
+    client, service, caplog, part
+):
+    fault = ConnectionError("/var/secret/online.db is locked")
+    if part == "store":
+        service.champion.predictor.fault = fault
+    else:
+        service.served.fault = fault
+    response = client.post("/v1/predict", json={"symbols": ["AAPL"]})
+    problem(response, 503, "unavailable")
+    assert response.headers["retry-after"] == "1"
+    assert "secret" not in response.text
+    assert "secret" in caplog.text

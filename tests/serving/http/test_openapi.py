@@ -1,0 +1,75 @@
+"""The API and its OpenAPI document agree."""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from starlette.testclient import TestClient
+from support.fake_service import fake_app
+from support.problems import PROBLEM
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory):
+    app = fake_app(tmp_path_factory.mktemp("schema"))
+    with TestClient(app):
+        yield schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+@pytest.mark.property
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "POST /v1/predict",
+        "GET /v1/forecasts",
+        "GET /v1/features/{symbol}",
+        "POST /v1/bars",
+        "GET /v1/model",
+        "GET /healthz",
+        "GET /readyz",
+        "GET /metrics",
+    ],
+)
+def test_the_api_keeps_to_its_openapi_document(documented, operation):
+    operations = {found.ok().label: found.ok() for found in documented.get_all_operations()}
+    assert len(operations) == 8
+    modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
+    for cases in (operations[operation].as_strategy(generation_mode=mode) for mode in modes):
+
+        @settings(
+            max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+        )
+        @given(case=cases)
+        def check(case):
+            case.call_and_validate()
+
+        try:
+            check()
+        except Unsatisfiable:  # nothing of this operation can be made wrong
+            assert operation.startswith("GET")
+
+
+@pytest.mark.unit
+def test_every_error_of_the_document_is_a_problem_with_examples(client):
+    document = client.get("/openapi.json").json()
+    seen = 0
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert operation["summary"]
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    assert list(response["content"]) == [PROBLEM]
+                    assert response["content"][PROBLEM]["examples"]
+                    seen += 1
+    assert seen > 30
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+@pytest.mark.unit
+def test_the_document_shows_what_needs_a_key(locked):
+    closed, key, _ = locked
+    document = closed.get("/openapi.json", headers={"X-API-Key": key}).json()
+    assert document["security"] == [{"bearer": []}, {"header": []}]
+    open_paths = [p for p, o in document["paths"].items() if o.get("get", {}).get("security") == []]
+    assert open_paths == ["/healthz", "/readyz"]

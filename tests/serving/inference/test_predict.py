@@ -1,0 +1,325 @@
+"""A champion run from a real Feast store, in this process and as the stage in one of its own."""
+
+import hashlib
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from sqlalchemy import create_engine, text
+from support import small_runs as small
+from support.models_by_hand import make_champion, register
+from support.once import once
+
+from feature_repo import publish
+from feature_repo.publish import window_table
+from feature_repo.store import open_store
+from pitwise.bars.calendar import next_session
+from pitwise.errors import StoreError
+from pitwise.features.history import CREATED
+from pitwise.features.indicators import NAMES
+from pitwise.features.windows import gather
+from pitwise.registry.contract import open_onnx, run_onnx
+from pitwise.registry.model import RegisteredModel, RegistryParams
+from pitwise.workspace import Workspace, read_parquet
+from serving.inference.predict import history
+from serving.inference.predictor import Predictor, load_champion
+from serving.settings import PredictParams
+from training import dataset
+
+REGISTRY = RegistryParams(tracking_uri="sqlite:///mlflow.db", model="pitwise")
+PREDICT_TWICE = """
+import sys
+from pathlib import Path
+from pitwise.workspace import Workspace
+from serving.inference import predict
+for _ in range(2):
+    predict.main(Workspace(Path.cwd()))
+loaded = {name.partition(".")[0] for name in sys.modules}
+assert {"feast", "mlflow", "onnxruntime"} <= loaded
+print(*sorted(loaded & {"training", "monitoring"}))
+"""
+
+
+@dataclass
+class Run:
+    """A finished run, and what came out of it."""
+
+    workspace: Workspace
+    store: object
+    rows: pd.DataFrame
+    champion: RegisteredModel
+
+
+def build(folder: Path) -> None:
+    """Seven stocks: S001 delisted, S002 listed too late for a window, S003 often halted."""
+    bars = small.market(7, 150, seed=11)
+    days = pd.Series(bars["date"].unique())
+    rng = np.random.default_rng(11)
+    kept = ~(
+        (bars["symbol"] == "S001") & (bars["date"] >= days[130])
+        | (bars["symbol"] == "S002") & (bars["date"] < days[135])
+        | (bars["symbol"] == "S003") & (rng.random(len(bars)) < 0.1) & (bars["date"] < days[149])
+    )
+    bars = bars[kept].reset_index(drop=True)
+    workspace = small.make_workspace(folder, bars, predict={"reference_windows": 50})
+    publish.main(workspace)
+    dataset.main(workspace)
+    small.register_champion(workspace, read_parquet(workspace.rows))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    workspace = Workspace(once(tmp_path_factory, "seven_stocks", build))
+    champion = load_champion(workspace, REGISTRY)
+    return Run(workspace, open_store(workspace), read_parquet(workspace.rows), champion)
+
+
+@pytest.fixture(scope="module")
+def predictor(run) -> Predictor:
+    return Predictor(run.champion, run.store)
+
+
+@pytest.fixture(scope="module")
+def last_windows(run) -> tuple[list[str], np.ndarray, pd.Series]:
+    """Every symbol that has a window, its last one from the offline store, and its instant."""
+    rows = run.rows
+    last = rows[rows["ends_window"]].groupby("symbol").tail(1)
+    values = rows[list(small.FEATURES)].to_numpy("float32")
+    windows = gather(values, last.index.to_numpy(), small.WINDOW)
+    return last["symbol"].tolist(), windows, last["event_timestamp"].reset_index(drop=True)
+
+
+@dataclass
+class Stage:
+    workspace: Workspace
+    loaded: str
+    """Of the other packages, those the process had loaded by its end."""
+
+
+@pytest.fixture(scope="module")
+def stage(run, tmp_path_factory) -> Stage:
+    """Stage `predict`, run twice in a process of its own, in a copy of the run."""
+    folder = tmp_path_factory.mktemp("predict") / "workspace"
+    workspace = Workspace(shutil.copytree(run.workspace.root, folder))
+    return Stage(
+        workspace, small.run_python(workspace, small.WITHOUT_TORCH + PREDICT_TWICE).splitlines()[-1]
+    )
+
+
+def test_rows_through_feast_are_the_rows_of_the_bars(run):
+    expected = small.dataset_rows(read_parquet(run.workspace.clean_bars))
+    pd.testing.assert_frame_equal(
+        run.rows[expected.columns], expected, check_exact=True, check_dtype=False
+    )
+
+
+def test_the_online_window_of_every_symbol_is_the_offline_one_bit_for_bit(predictor, last_windows):
+    symbols, offline, instants = last_windows
+    assert symbols == ["S000", "S001", "S003", "S004", "S005", "S006"]
+    windows = predictor.windows(symbols)
+    assert (windows.symbols, windows.missing) == (symbols, [])
+    assert windows.values.dtype == np.float32
+    found = windows.values[:, :, [NAMES.index(name) for name in small.FEATURES]]
+    np.testing.assert_array_equal(found, offline)
+    assert (pd.to_datetime(windows.as_of, utc=True) == instants).all()
+
+
+def test_a_windows_hash_is_that_of_its_rows_and_of_all_their_features(run, predictor):
+    own = run.rows[run.rows["symbol"] == "S005"]
+    stored = own[NAMES].tail(small.WINDOW).to_numpy("<f4").tobytes()
+    (found,) = predictor.forecast(["S005"]).window_hash
+    assert found == hashlib.blake2b(stored, digest_size=8).hexdigest()
+    assert len(found) == 16
+
+
+def test_predictions_are_the_models_on_the_offline_windows_bit_for_bit(predictor, last_windows):
+    symbols, offline, instants = last_windows
+    forecasts = predictor.forecast(symbols)
+    expected = run_onnx(predictor.model.session, offline)
+    assert (forecasts.symbols, forecasts.missing) == (symbols, [])
+    assert (forecasts.log_return == expected["log_return"].astype(float)).all()
+    assert (forecasts.p_up == expected["p_up"].astype(float)).all()
+    assert forecasts.log_return.dtype == forecasts.p_up.dtype == forecasts.price.dtype == np.float64
+    assert (pd.to_datetime(forecasts.as_of, utc=True) == instants).all()
+    assert forecasts.model_version == "1"
+
+
+def test_forecasts_as_a_frame_are_the_same(predictor, last_windows):
+    symbols, _, instants = last_windows
+    forecasts = predictor.forecast([*symbols, "NOSUCH"])
+    frame = forecasts.frame()
+    columns = ["symbol", "as_of", "log_return", "price", "p_up", "model_version", "window_hash"]
+    assert list(frame) == columns
+    assert (frame["as_of"] == instants).all()
+    assert str(frame["as_of"].dt.tz) == "UTC"
+    assert (frame["model_version"] == "1").all()
+    for name in ("log_return", "price", "p_up", "window_hash"):
+        assert frame[name].tolist() == list(getattr(forecasts, name))
+
+
+def test_the_price_is_the_last_close_moved_by_the_return(run, predictor, last_windows):
+    symbols, _, _ = last_windows
+    forecasts = predictor.forecast(symbols)
+    closes = run.rows.groupby("symbol")["close"].last()[symbols].to_numpy()
+    shown = [float(f"{np.float32(close):.7g}") for close in closes]
+    assert forecasts.last_close.tolist() == shown
+    np.testing.assert_allclose(forecasts.price, closes * np.exp(forecasts.log_return), rtol=6e-7)
+
+
+def test_forecasts_come_in_the_order_of_the_symbols(predictor, last_windows):
+    symbols, _, _ = last_windows
+    forward = predictor.forecast(symbols).frame().set_index("symbol")
+    backward = predictor.forecast(symbols[::-1]).frame().set_index("symbol")
+    assert backward.index.tolist() == symbols[::-1]
+    for name in ("as_of", "window_hash"):
+        assert (backward.loc[symbols, name] == forward[name]).all()
+    np.testing.assert_allclose(backward.loc[symbols, "p_up"], forward["p_up"], atol=1e-6)
+    (alone,) = predictor.forecast(["S005"]).p_up
+    assert alone == pytest.approx(forward.loc["S005", "p_up"], abs=1e-6)
+
+
+@pytest.mark.parametrize("symbol", ["NOSUCH", "S002"])
+def test_a_symbol_without_a_window_is_named_and_the_others_are_forecast(predictor, symbol):
+    forecasts = predictor.forecast(["S005", symbol, "S000"])
+    assert (forecasts.symbols, forecasts.missing) == (["S005", "S000"], [symbol])
+    expected = predictor.forecast(["S005", "S000"])
+    assert forecasts.window_hash == expected.window_hash
+    np.testing.assert_array_equal(forecasts.price, expected.price)
+    np.testing.assert_array_equal(forecasts.as_of, expected.as_of)
+
+
+def test_symbols_none_of_which_has_a_window_are_forecast_as_none(predictor):
+    forecasts = predictor.forecast(["NOSUCH", "S002"])
+    assert (forecasts.symbols, forecasts.missing) == ([], ["NOSUCH", "S002"])
+    assert forecasts.frame().empty
+
+
+def test_no_symbols_is_refused(predictor):
+    with pytest.raises(ValueError, match="no symbols"):
+        predictor.forecast([])
+
+
+def test_each_step_is_timed(predictor):
+    steps = {}
+    started = perf_counter()
+    predictor.forecast(["S000"], seconds=steps.__setitem__)
+    assert list(steps) == ["lookup", "model"]
+    assert min(steps.values()) > 0
+    assert sum(steps.values()) <= perf_counter() - started
+
+
+def test_a_model_of_another_window_is_refused(run):
+    other = Predictor(replace(run.champion, window=small.WINDOW + 1), run.store)
+    with pytest.raises(StoreError, match=rf"windows of {small.WINDOW + 1} .* holds {small.WINDOW}\."):
+        other.forecast(["S000"])
+
+
+def test_a_feature_the_store_does_not_serve_is_named(run):
+    wants_more = replace(run.champion, features=(*small.FEATURES, "moon_phase"))
+    with pytest.raises(StoreError, match=r"wants moon_phase, .*'windows'"):
+        Predictor(wants_more, run.store)
+
+
+def test_a_store_without_the_windows_says_what_to_run(run, tmp_path):
+    empty = small.new_workspace(tmp_path)
+    empty.published.parent.mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"no view 'windows'.*publish"):
+        Predictor(run.champion, open_store(empty))
+
+
+def test_a_registry_without_a_champion_says_so(run):
+    with pytest.raises(StoreError, match=r"'nobody' has no version with the alias 'champion'"):
+        load_champion(run.workspace, REGISTRY.model_copy(update={"model": "nobody"}))
+
+
+def test_a_champion_without_a_contract_is_refused(run, tmp_path):
+    model = onnx.load(run.workspace.root / "model.onnx")
+    version = register(Workspace(tmp_path), model, None, name="foreign")
+    make_champion(Workspace(tmp_path), version, name="foreign")
+    with pytest.raises(StoreError, match=r"foreign version 1 does not name its features"):
+        load_champion(Workspace(tmp_path), REGISTRY.model_copy(update={"model": "foreign"}))
+
+
+def test_every_symbol_that_ends_a_window_in_the_dataset_has_one_in_the_store():
+    """These features need 14 sessions, the store's others 21: a late listing must not fall between."""
+    bars = small.market(4, 150, seed=12)
+    late = (bars["symbol"] == "S003") & (bars["date"] < bars["date"].iloc[125])
+    bars = bars[~late].reset_index(drop=True)
+    rows = small.dataset_rows(bars)
+    rows[CREATED] = rows["event_timestamp"]
+    served = set(window_table(rows, small.WINDOW, 5)["symbol"].to_pylist())
+    assert set(rows.loc[rows["ends_window"], "symbol"]) <= served
+
+
+def test_a_forecast_needs_neither_torch_nor_training(stage):
+    assert stage.loaded == ""
+
+
+def test_the_stage_writes_a_forecast_for_each_symbol_that_trades(stage, predictor):
+    latest = read_parquet(stage.workspace.latest_predictions)
+    trading = ["S000", "S003", "S004", "S005", "S006"]
+    assert sorted(latest["symbol"]) == trading
+    assert latest["as_of"].nunique() == 1
+    last_session = latest["as_of"].iloc[0].tz_convert(None).normalize()
+    assert {pd.Timestamp(day) for day in latest["for_session"]} == {next_session(last_session)}
+    ours = predictor.forecast(latest["symbol"].tolist())
+    np.testing.assert_allclose(latest["p_up"], ours.p_up, atol=1e-6)
+    np.testing.assert_allclose(latest["price"], ours.price, rtol=1e-6)
+    assert latest["window_hash"].tolist() == ours.window_hash
+
+
+def test_the_stage_logs_each_forecast_once_however_often_it_runs(stage):
+    latest = read_parquet(stage.workspace.latest_predictions)
+    with create_engine(
+        f"sqlite:///{stage.workspace.root}/data/predictions/log.db"
+    ).connect() as connection:
+        rows = connection.execute(text("select symbol, log_return from predictions")).all()
+    assert dict(tuple(row) for row in rows) == dict(latest[["symbol", "log_return"]].to_numpy())
+    assert len(rows) == len(latest)
+
+
+def test_the_stage_keeps_what_monitoring_compares(stage, run):
+    kept = read_parquet(stage.workspace.prediction_history)
+    assert (kept["part"] == "reference").sum() == 50
+    assert set(kept["part"]) == {"reference", "recent"}
+    assert set(kept["model_version"]) == {run.champion.version}
+
+
+def test_history_is_a_sample_of_training_dates_and_all_of_the_last_sessions(run):
+    rows, model = run.rows, run.champion
+    params = PredictParams(log_url="", reference_windows=40, recent_sessions=3, seed=1)
+    table = history(model, rows, params)
+    reference, recent = (table[table["part"] == name] for name in ("reference", "recent"))
+    assert len(reference) == 40
+    assert reference.index.is_unique
+    assert (rows.loc[reference.index, "split"] == "train").all()
+    days = rows["event_timestamp"].drop_duplicates().nlargest(3)
+    of_days = rows.index[rows["ends_window"] & rows["event_timestamp"].isin(days)]
+    assert recent.index.tolist() == of_days.tolist()
+    assert not {"split", "label", "next_close", "ends_window"} & set(table)
+    values = rows[list(small.FEATURES)].to_numpy("float32")
+    expected = run_onnx(model.session, gather(values, table.index.to_numpy(), small.WINDOW))
+    np.testing.assert_allclose(table["p_up"], expected["p_up"], atol=1e-6)
+    np.testing.assert_allclose(table["log_return"], expected["log_return"], atol=1e-6)
+
+
+def test_history_takes_the_seeds_sample_and_no_more_than_there_is(run):
+    def sample(seed: int, size: int = 40) -> list[int]:
+        params = PredictParams(log_url="", reference_windows=size, recent_sessions=1, seed=seed)
+        table = history(run.champion, run.rows, params)
+        return table.index[table["part"] == "reference"].tolist()
+
+    assert sample(1) == sample(1) != sample(2)
+    assert sample(1, 10**6) == run.rows.index[run.rows["split"] == "train"].tolist()
+
+
+def test_a_loaded_champion_returns_what_its_file_returns(run, last_windows):
+    _, offline, _ = last_windows
+    exported = open_onnx(run.workspace.root / "model.onnx")
+    expected = run_onnx(exported, offline)
+    assert (run_onnx(run.champion.session, offline)["p_up"] == expected["p_up"]).all()

@@ -1,0 +1,326 @@
+"""Live bars through a real Feast store: what is acknowledged is online, offline and kept."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support import small_runs as small
+from support.markets import raw_market
+from support.once import once
+
+from feature_repo import publish
+from feature_repo.store import open_store
+from pitwise.cleaning import __main__ as cleaning
+from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.errors import DataError, StoreError
+from pitwise.features import __main__ as features
+from pitwise.features.daily import daily_features
+from pitwise.features.history import CREATED, known
+from pitwise.features.indicators import NAMES
+from pitwise.features.windows import LastWindow, last_windows, unpacked
+from pitwise.stage import load_params
+from pitwise.workspace import Workspace, pushed_rows, write_parquet
+from serving.live.live_bars import LiveBars
+from training import dataset
+
+WINDOW, LIVE = 30, 8
+PARAMS = load_params(Workspace(small.PROJECT), "clean", CleanParams)
+POST_FOR_EVER = """
+import sys
+import pandas as pd
+from feature_repo.store import open_store
+from pitwise.workspace import Workspace
+from serving.live.live_bars import LiveBars
+
+workspace = Workspace(sys.argv[1])
+live = LiveBars(workspace, open_store(workspace), 10)
+rest = pd.read_parquet(workspace.root / "live.parquet")
+print("ready", flush=True)
+for i in range(len(rest)):
+    (outcome,) = live.take(rest.iloc[[i]])
+    print(f"{i} {outcome.outcome}", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def raw() -> pd.DataFrame:
+    return raw_market(5, symbols=5, sessions=160)
+
+
+@pytest.fixture(scope="module")
+def before(raw, tmp_path_factory) -> Path:
+    """A workspace that the pipeline has left up to the last sessions but `LIVE`."""
+
+    def build(folder: Path) -> None:
+        pipeline(small.new_workspace(folder), raw[raw["date"] < days(raw)[0]])
+
+    return once(tmp_path_factory, "before_live_bars", build)
+
+
+@pytest.fixture
+def workspace(before, tmp_path) -> Workspace:
+    """A copy to write to."""
+    return Workspace(shutil.copytree(before, tmp_path / "workspace"))
+
+
+def days(raw: pd.DataFrame) -> np.ndarray:
+    return np.sort(raw["date"].unique())[-LIVE:]
+
+
+def pipeline(workspace: Workspace, raw: pd.DataFrame) -> None:
+    write_parquet(raw, workspace.raw_bars)
+    for stage in (cleaning, features, publish):
+        stage.main(workspace)
+
+
+def live_bars(workspace: Workspace, seconds: float = 60) -> LiveBars:
+    return LiveBars(workspace, open_store(workspace), 10, seconds)
+
+
+def expected(raw: pd.DataFrame) -> dict[str, LastWindow]:
+    """Every symbol's last window by the batch path on all bars."""
+    bars, _, _ = clean(raw, PARAMS)
+    return last_windows(daily_features(bars), NAMES, WINDOW)
+
+
+def online(workspace: Workspace, symbols: list[str]) -> dict[str, LastWindow]:
+    answer = (
+        open_store(workspace)
+        .get_online_features(["windows:window", "daily:close"], {"symbol": symbols})
+        .to_dict(include_event_timestamps=True)
+    )
+    found = {}
+    for i, symbol in enumerate(symbols):
+        window = unpacked([answer["window"][i]], len(NAMES))[0]
+        # After a spin-off there are daily values, but no whole window yet.
+        assert answer["close__ts"][i] >= answer["window__ts"][i]
+        if answer["close__ts"][i] == answer["window__ts"][i]:
+            assert np.float32(answer["close"][i]) == window[-1, NAMES.index("close")]
+        found[symbol] = LastWindow(pd.Timestamp(answer["window__ts"][i], unit="s", tz="UTC"), window)
+    return found
+
+
+def assert_same(seen, wanted) -> None:
+    assert seen.keys() == wanted.keys()
+    for symbol, (as_of, window) in wanted.items():
+        assert seen[symbol].as_of == as_of
+        np.testing.assert_allclose(seen[symbol].values, window, rtol=1e-6, atol=1e-4, err_msg=symbol)
+
+
+def outcomes(live: LiveBars, bars: pd.DataFrame) -> list[str]:
+    return [o.outcome for o in live.take(bars)]
+
+
+def test_a_sessions_bars_are_online_and_offline_when_they_are_acknowledged(workspace, raw):
+    live = live_bars(workspace)
+    files = workspace.daily_features, workspace.window_features
+    before = [path.read_bytes() for path in files]
+    for day in days(raw)[:3]:
+        took = outcomes(live, raw[raw["date"] == day])
+        assert set(took) <= {"new", "quarantined"}
+        so_far = raw[raw["date"] <= day]
+        assert_same(online(workspace, live.symbols), expected(so_far))
+    assert live.newest == expected(so_far)[live.symbols[0]].as_of.to_datetime64()
+    live.close()
+    assert [path.read_bytes() for path in files] == before
+
+    spine = pd.DataFrame({"symbol": live.symbols, "event_timestamp": pd.Timestamp(day, tz="UTC")})
+    spine["event_timestamp"] += pd.Timedelta(days=1)
+    store = open_store(workspace)
+    offline = store.get_historical_features(spine, ["daily:close", "windows:window"]).to_df()
+    closes = store.get_online_features(["daily:close"], {"symbol": offline["symbol"].tolist()}).to_dict()
+    assert offline["close"].tolist() == closes["close"]
+    for row in offline.itertuples():
+        window = unpacked([row.window], len(NAMES))[0]
+        np.testing.assert_array_equal(window, online(workspace, [row.symbol])[row.symbol].values)
+
+
+def test_late_repeated_corrected_and_unordered_bars_end_in_the_same_windows(workspace, raw):
+    live = live_bars(workspace)
+    rest = raw[raw["date"] >= days(raw)[0]]
+    first, *others = [rest[rest["date"] == day] for day in days(raw)[:4]]
+    wrong = others[1].assign(volume=others[1]["volume"] * 2)
+    assert outcomes(live, others[0]) == ["new"] * len(others[0])
+    # One of the symbols has no bar in the second session.
+    assert sorted(outcomes(live, first)) == ["late"] * (len(first) - 1) + ["new"]
+    assert outcomes(live, first) == ["repeated"] * len(first)
+    assert set(outcomes(live, wrong)) <= {"new", "quarantined"}
+    assert set(outcomes(live, pd.concat([others[2], others[1]]))) <= {"new", "corrected", "quarantined"}
+    assert_same(online(workspace, live.symbols), expected(raw[raw["date"] <= days(raw)[3]]))
+    live.close()
+
+
+def test_an_older_bar_never_overwrites_a_newer_window(workspace, raw):
+    live = live_bars(workspace)
+    later = raw[raw["date"] == days(raw)[1]]
+    live.take(later)
+    instants = {symbol: window.as_of for symbol, window in online(workspace, live.symbols).items()}
+    live.take(raw[raw["date"] == days(raw)[0]])
+    assert {
+        symbol: window.as_of for symbol, window in online(workspace, live.symbols).items()
+    } == instants
+    live.close()
+
+
+def test_what_was_acknowledged_survives_kill_9_in_the_middle_of_a_burst(workspace, raw):
+    rest = raw[raw["date"].isin(days(raw)[:6])].sort_values("date", ignore_index=True)
+    write_parquet(rest, workspace.root / "live.parquet")
+    taken = 0
+    for kill_after in (1, 4, 2):
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", POST_FOR_EVER, str(workspace.root)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(small.PROJECT)},
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        lines = [process.stdout.readline() for _ in range(taken + kill_after)]
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.read().splitlines(keepends=True)
+        process.wait()
+        printed = [line.split()[1] for line in lines if line.endswith("\n")]
+        assert set(printed[:taken]) <= {"repeated"}
+        taken = max(taken, len(printed))
+
+        live = live_bars(workspace)
+        # The bar under way when the kill came may be in, or not.
+        known_now = [
+            expected(pd.concat([raw[raw["date"] < days(raw)[0]], rest[: taken + i]])) for i in (0, 1)
+        ]
+        seen = online(workspace, live.symbols)
+        live.close()
+        assert any(
+            all(
+                seen[s].as_of == one[s].as_of and np.allclose(seen[s].values, one[s].values, 1e-6, 1e-4)
+                for s in one
+            )
+            for one in known_now
+        )
+    assert taken >= 7
+
+
+def test_a_store_that_is_away_keeps_the_bars_and_takes_them_when_it_is_back(workspace, raw, monkeypatch):
+    live = live_bars(workspace, 0.2)
+    before = online(workspace, live.symbols)
+    push = live._store.push
+
+    def away(*_args, **_kwargs):
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(live._store, "push", away)
+    new = raw[raw["date"] == days(raw)[0]]
+    with pytest.raises(StoreError, match=r"does not take rows .*gone.* kept"):
+        live.take(new)
+    assert_same(online(workspace, live.symbols), before)
+    with pytest.raises(StoreError, match="does not take rows"):
+        live.take(new)
+    monkeypatch.setattr(live._store, "push", push)
+    wanted = expected(raw[raw["date"] <= days(raw)[0]])
+    for _ in range(100):
+        if not live._behind:
+            break
+        live._stop.wait(0.1)
+    assert_same(online(workspace, live.symbols), wanted)
+    live.close()
+
+
+def test_a_new_run_of_the_pipeline_is_taken_up_and_newer_live_bars_stay(workspace, raw):
+    live = live_bars(workspace)
+    for day in days(raw)[:3]:
+        live.take(raw[raw["date"] == day])
+    pipeline(workspace, raw[raw["date"] <= days(raw)[0]])
+    assert_same(online(workspace, live.symbols), expected(raw[raw["date"] <= days(raw)[2]]))
+    live.take(raw[raw["date"] == days(raw)[3]])
+    assert_same(online(workspace, live.symbols), expected(raw[raw["date"] <= days(raw)[3]]))
+    live.close()
+
+
+def test_the_pipelines_bar_stands_where_it_came_later_than_the_live_one(workspace, raw):
+    live = live_bars(workspace)
+    day = days(raw)[0]
+    rumour = raw[raw["date"] == day]
+    live.take(rumour.assign(volume=rumour["volume"] * 3))
+    pipeline(workspace, raw[raw["date"] <= day])
+    live.take(rumour.iloc[:1])
+    assert_same(online(workspace, live.symbols), expected(raw[raw["date"] <= day]))
+    live.close()
+
+
+def test_a_live_bar_that_the_pipeline_sets_aside_is_withdrawn(workspace, raw):
+    live = live_bars(workspace)
+    first, second = (raw[raw["date"] == day] for day in days(raw)[:2])
+    live.take(first)
+    live.take(second)
+    # The source sends the first session's bars again, and one of them cannot be.
+    bad = first.assign(
+        high=first["low"].where(first["symbol"] == first["symbol"].iloc[0], first["high"])
+    )
+    bad["low"] = bad["low"].where(bad["symbol"] != first["symbol"].iloc[0], first["high"] + 1)
+    now_raw = pd.concat([raw[raw["date"] < days(raw)[0]], bad])
+    pipeline(workspace, now_raw)
+    live.take(second.iloc[:1])
+    live.close()
+    wanted = expected(pd.concat([now_raw, second]))
+    assert_same(online(workspace, live.symbols), wanted)
+    rest = pd.concat([now_raw, second.assign(high=0.0)])
+    pipeline(workspace, rest)
+    live = live_bars(workspace)
+    assert_same(online(workspace, live.symbols), expected(rest))
+    live.close()
+
+
+def test_a_training_set_does_not_see_live_rows(workspace, raw):
+    dataset.main(workspace)
+    rows = workspace.rows.read_bytes()
+    live = live_bars(workspace)
+    corrected = raw[raw["date"] == np.sort(raw["date"].unique())[-LIVE - 3]]
+    live.take(corrected.assign(volume=corrected["volume"] + 100))
+    live.close()
+    dataset.main(workspace)
+    assert workspace.rows.read_bytes() == rows
+
+
+def test_pushed_rows_say_when_they_were_known(workspace, raw):
+    live = live_bars(workspace)
+    started = pd.Timestamp.now("UTC")
+    live.take(raw[raw["date"] == days(raw)[0]])
+    live.close()
+    (path,) = pushed_rows(workspace.daily_features).glob("*.parquet")
+    rows = known(pd.read_parquet(path))
+    assert path.stem == f"{pd.Timestamp(days(raw)[0]):%Y-%m-%d}"
+    assert (rows[CREATED] >= started).all()
+
+
+def test_two_services_in_one_workspace_are_one_too_many(workspace):
+    live = live_bars(workspace)
+    with pytest.raises(StoreError, match="another service takes live bars here"):
+        live_bars(workspace)
+    live.close()
+    live_bars(workspace).close()
+
+
+def test_without_a_run_of_the_pipeline_it_says_what_to_run(tmp_path):
+    with pytest.raises(DataError, match="Run `dvc repro`"):
+        LiveBars(Workspace(tmp_path), None, 10)
+
+
+def test_more_live_sessions_than_a_check_looks_back_on_are_caught_up_with_at_the_next_start(tmp_path):
+    raw = raw_market(8, symbols=3, sessions=260)
+    workspace = small.new_workspace(tmp_path)
+    sessions = np.sort(raw["date"].unique())[-100:]
+    pipeline(workspace, raw[raw["date"] < sessions[0]])
+    live = live_bars(workspace)
+    for start in range(0, 100, 5):
+        live.take(raw[raw["date"].isin(sessions[start : start + 5])])
+    live.close()
+    assert_same(online(workspace, live.symbols), expected(raw))
+    live = live_bars(workspace)
+    assert_same(online(workspace, live.symbols), expected(raw))
+    live.close()

@@ -1,0 +1,209 @@
+"""Small markets, small models and a small workspace for the tests of the packages that use them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import sklearn.ensemble  # noqa: F401  # loads the pool that is limited below
+import torch
+import yaml
+from support.models_by_hand import FEATURES, WINDOW, contract, make_champion, register
+from threadpoolctl import threadpool_limits
+
+from pitwise.bars.calendar import is_session
+from pitwise.features.daily import daily_features
+from pitwise.features.history import merge
+from pitwise.workspace import Workspace, write_json, write_parquet
+from training.dataset import DatasetParams, build
+from training.evaluate import EvaluateParams
+from training.models.export import export_onnx
+from training.models.fit import Fit, TrainParams, fit, fit_scaling
+from training.models.forecaster import AnnParams, Forecaster, LstmParams
+from training.models.windows import WindowDataset
+
+WITHOUT_TORCH = """
+import sys
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "pytorch_lightning"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+"""
+"""Before other code for `run_python`: what it finds where only serving is installed."""
+
+# Models this small gain nothing from threads, and lose fifty times over when other work holds the cores.
+torch.set_num_threads(1)
+threadpool_limits(1, user_api="openmp")
+
+PROJECT = Path(__file__).resolve().parents[2]
+SPLIT = {"validation_fraction": 0.15, "test_fraction": 0.2, "embargo_sessions": 2}
+BODIES = {
+    "ann": AnnParams(hidden=(32, 16), dropout=(0.1, 0.1)),
+    "lstm": LstmParams(hidden=(16, 8), dropout=(0.1, 0.1), dense=8),
+}
+EVALUATION = {
+    "bootstrap_samples": 200,
+    "bootstrap_seed": 0,
+    "gradient_boosting": {"iterations": 50, "learning_rate": 0.1, "max_leaf_nodes": 8, "seed": 0},
+}
+
+
+def market(symbols: int, sessions: int, seed: int, momentum: float = 0.0) -> pd.DataFrame:
+    """Clean bars whose log returns follow r[t] = momentum * r[t-1] + noise (sd 0.02).
+
+    At 0 the closes are random walks and nothing can be known. At 0.5 the best forecast explains
+    a quarter of the next return's variance (skill 0.25) and calls 2/3 of the directions right.
+    """
+    rng = np.random.default_rng(seed)
+    days = pd.Series(pd.date_range("2014-01-02", periods=2 * sessions))
+    days = days[is_session(days)].iloc[:sessions]
+    returns = rng.normal(0, 0.02, (symbols, sessions))
+    for t in range(1, sessions):
+        returns[:, t] += momentum * returns[:, t - 1]
+    close = rng.uniform(5, 500, (symbols, 1)) * np.exp(returns.cumsum(axis=1))
+    opening = close * np.exp(rng.normal(0, 0.005, close.shape))
+    bars = pd.DataFrame(
+        {
+            "symbol": np.repeat([f"S{i:03d}" for i in range(symbols)], sessions),
+            "date": np.tile(days, symbols),
+            "open": opening.ravel(),
+            "high": (np.maximum(opening, close) * 1.005).ravel(),
+            "low": (np.minimum(opening, close) * 0.995).ravel(),
+            "close": close.ravel(),
+            "volume": rng.integers(10**5, 10**7, close.size).astype(float),
+            "segment": np.int32(0),
+        }
+    )
+    return bars.astype({"symbol": "string", "date": "datetime64[us]"})
+
+
+def dataset_rows(bars: pd.DataFrame, window: int = WINDOW) -> pd.DataFrame:
+    """What stage `dataset` makes of the bars, without a feature store between."""
+    daily = daily_features(bars)
+    return build(daily.drop(columns="segment"), daily, DatasetParams(**SPLIT), window)
+
+
+def part(rows: pd.DataFrame, name: str) -> WindowDataset:
+    return WindowDataset(rows, np.flatnonzero(rows["split"] == name), FEATURES, WINDOW)
+
+
+def all_windows(dataset: WindowDataset) -> torch.Tensor:
+    return dataset[list(range(len(dataset)))][0]
+
+
+def train_params(**changed) -> TrainParams:
+    settings = {
+        "seed": 1,
+        "batch_size": 64,
+        "learning_rate": 0.005,
+        "weight_decay": 0.0,
+        "return_weight": 1.0,
+        "direction_weight": 1.0,
+        "max_batches": 240,
+        "batches_per_check": 40,
+        "patience": 3,
+    }
+    return TrainParams(**settings | changed)
+
+
+def small_model(kind: str, seed: int = 1) -> Forecaster:
+    torch.manual_seed(seed)
+    return Forecaster(kind, FEATURES, WINDOW, BODIES[kind])
+
+
+def small_fit(kind: str, rows: pd.DataFrame, seed: int = 1, **changed) -> Fit:
+    model = small_model(kind, seed)
+    return fit(model, part(rows, "train"), part(rows, "validation"), train_params(**changed))
+
+
+def evaluate_params() -> EvaluateParams:
+    return EvaluateParams(**EVALUATION)
+
+
+def new_workspace(folder: Path, **sections: dict) -> Workspace:
+    """The project's params and Feast's settings in a folder; no data yet.
+
+    Args:
+        sections: keys of `params.yaml` to change, by section.
+    """
+    workspace = Workspace(folder)
+    workspace.feast_repo.mkdir(parents=True)
+    shutil.copy(PROJECT / "feature_repo/feature_store.yaml", workspace.feast_repo)
+    shutil.copy(PROJECT / "params.yaml", workspace.params)
+    change_params(workspace, **sections)
+    return workspace
+
+
+def change_params(workspace: Workspace, **sections: dict) -> None:
+    """Change keys of `params.yaml`, by section."""
+    params = yaml.safe_load(workspace.params.read_text())
+    for section, changed in sections.items():
+        params[section] |= changed
+    workspace.params.write_text(yaml.safe_dump(params))
+
+
+def make_workspace(folder: Path, bars: pd.DataFrame, **sections: dict) -> Workspace:
+    """A workspace up to what stage `select` leaves, with small models in its params.
+
+    Args:
+        sections: keys of `params.yaml` to change, by section.
+    """
+    workspace = new_workspace(
+        folder,
+        publish={"window": WINDOW},
+        dataset=SPLIT,
+        select={"method": "fixed", "features": list(FEATURES)},
+        train=train_params().model_dump(),
+        evaluate=EVALUATION,
+        **{kind: body.model_dump(mode="json") for kind, body in BODIES.items()},
+    )
+    change_params(workspace, **sections)
+    write_parquet(bars, workspace.clean_bars)
+    history = merge(None, daily_features(bars), pd.Timestamp.now("UTC"))
+    write_parquet(history, workspace.daily_features)
+    write_parquet(dataset_rows(bars), workspace.rows)
+    write_json({"window": WINDOW}, workspace.dataset_report)
+    write_json({"features": list(FEATURES)}, workspace.selection_report)
+    return workspace
+
+
+def published_workspace(folder: Path) -> Workspace:
+    """Five symbols, S000 to S004, in a Feast store, raw bars too; the registry is still empty."""
+    from feature_repo import publish
+
+    bars = market(5, 120, seed=21).assign(price_factor=1.0)
+    workspace = make_workspace(folder, bars)
+    write_parquet(bars.drop(columns=["segment", "price_factor"]), workspace.raw_bars)
+    publish.main(workspace)
+    return workspace
+
+
+def register_champion(workspace: Workspace, rows: pd.DataFrame, kind: str = "ann") -> str:
+    """A model that knows the scaling and nothing else becomes the champion; its version."""
+    model, file = small_model(kind), workspace.root / "model.onnx"
+    fit_scaling(model, part(rows, "train"))
+    export_onnx(model, all_windows(part(rows, "train"))[:2], file)
+    version = register(workspace, onnx.load(file), contract(kind=kind))
+    make_champion(workspace, version)
+    return version
+
+
+def run_python(workspace: Workspace, code: str) -> str:
+    """Run code in an interpreter of its own in the workspace's folder; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=workspace.root,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,135 @@
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from support import small_runs as small
+
+from training.models.fit import Fit, Training, fit_scaling
+from training.models.scaler import CLIP
+from training.models.windows import WindowDataset
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return small.dataset_rows(small.market(8, 250, seed=7, momentum=0.5))
+
+
+@pytest.fixture(scope="module")
+def past_its_best(rows) -> Callable[[str], Fit]:
+    """A fit of a kind that goes on past its best validation loss until patience ends it."""
+
+    @cache
+    def fitted(kind: str) -> Fit:
+        return small.small_fit(kind, rows, learning_rate=0.03, patience=2, max_batches=2000)
+
+    return fitted
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    """Every parameter and buffer, end to end."""
+    return torch.cat([value.flatten() for value in model.state_dict().values()])
+
+
+@torch.no_grad()
+def mean_loss(model, dataset: WindowDataset) -> float:
+    return float(Training(model, small.train_params()).loss(dataset[list(range(len(dataset)))]))
+
+
+@pytest.mark.parametrize("kind", ["ann", "lstm"])
+def test_the_same_seed_gives_the_same_weights(kind, rows):
+    fits = [small.small_fit(kind, rows, seed, max_batches=60) for seed in (1, 1, 2)]
+    assert torch.equal(weights(fits[0].model), weights(fits[1].model))
+    assert not torch.equal(weights(fits[0].model), weights(fits[2].model))
+
+
+@pytest.mark.parametrize("kind", ["ann", "lstm"])
+def test_the_weights_with_the_best_validation_loss_are_kept(kind, rows, past_its_best):
+    result = past_its_best(kind)
+    losses = result.curve["validation_loss"]
+    assert losses.idxmin() < len(losses) - 1, "the fit must go past its best for this to mean anything"
+    assert mean_loss(result.model, small.part(rows, "validation")) == pytest.approx(
+        losses.min(), abs=1e-5
+    )
+
+
+def test_patience_ends_the_fit(past_its_best):
+    curve = past_its_best("ann").curve
+    assert curve["batches"].iloc[-1] < 2000
+    assert curve["validation_loss"].idxmin() == len(curve) - 1 - 2
+
+
+def test_the_curve_has_a_row_a_check(rows):
+    curve = small.small_fit("ann", rows, max_batches=60, batches_per_check=15).curve
+    assert list(curve) == ["batches", "train_loss", "validation_loss"]
+    assert curve["batches"].tolist() == [15, 30, 45, 60]
+    assert curve["train_loss"].iloc[-1] < curve["train_loss"].iloc[0]
+
+
+def test_a_pass_shorter_than_a_check_is_checked_once_a_pass(rows):
+    passes = -(-len(small.part(rows, "train")) // 64)
+    curve = small.small_fit("ann", rows, max_batches=2 * passes, batches_per_check=10_000).curve
+    assert curve["batches"].tolist() == [passes, 2 * passes]
+
+
+def test_a_fit_of_fewer_batches_than_a_check_is_still_a_fit(rows):
+    result = small.small_fit("ann", rows, max_batches=3, batches_per_check=15)
+    assert result.curve["batches"].tolist() == [3]
+
+
+def test_a_fit_leaves_no_files_and_a_model_ready_to_run(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # Lightning's loggers and checkpoints would go to the working directory.
+    before = set(Path.cwd().glob("[!.]*"))
+    result = small.small_fit("ann", rows, max_batches=20)
+    assert list(tmp_path.iterdir()) == []
+    assert set(Path.cwd().glob("[!.]*")) <= before
+    assert not any(module.training for module in result.model.modules())
+
+
+def test_scaling_is_that_of_the_training_windows(rows):
+    train = small.part(rows, "train")
+    model = small.small_model("ann")
+    fit_scaling(model, train)
+    relative = model.scaler.relative(small.all_windows(train)).double().numpy()
+    np.testing.assert_allclose(model.scaler.mean, relative.mean(axis=(0, 1)), atol=1e-5)
+    np.testing.assert_allclose(model.scaler.std, relative.std(axis=(0, 1)), rtol=1e-4)
+    labels = rows.loc[rows["split"] == "train", "label"]
+    assert float(model.label_mean) == pytest.approx(labels.mean(), abs=1e-6)
+    assert float(model.label_std) == pytest.approx(labels.std(), rel=1e-4)
+
+
+def test_scaling_sees_no_row_after_the_training_dates(rows):
+    changed = rows.copy()
+    last = rows.loc[rows["split"] == "train", "event_timestamp"].max()
+    after = rows["event_timestamp"] > last
+    changed.loc[after, [*small.FEATURES, "label"]] *= 3
+    models = [small.small_model("ann"), small.small_model("ann")]
+    for model, table in zip(models, (rows, changed), strict=True):
+        fit_scaling(model, small.part(table, "train"))
+    assert torch.equal(weights(models[0]), weights(models[1]))
+
+
+def test_a_feature_that_never_varies_stays_finite(rows):
+    model = small.small_model("ann")
+    fit_scaling(model, small.part(rows.assign(rsi_14=50.0), "train"))
+    scores = model.scaler(small.all_windows(small.part(rows.assign(rsi_14=50.0), "test")))
+    assert scores.isfinite().all()
+    assert scores.abs().max() <= CLIP
+
+
+def test_the_loss_weighs_squared_error_and_cross_entropy(rows):
+    model = small.small_model("ann").eval()
+    model.label_mean.fill_(0.01)
+    model.label_std.fill_(0.02)
+    windows, labels = small.part(rows, "train")[list(range(50))]
+    score, logit = (head.detach().double().numpy() for head in model.scores(windows))
+    rose, p_up = labels.numpy() > 0, 1 / (1 + np.exp(-logit))
+    error = np.mean((score - (labels.numpy() - 0.01) / 0.02) ** 2)
+    entropy = -np.mean(np.log(np.where(rose, p_up, 1 - p_up)))
+    training = Training(model, small.train_params(return_weight=2.0, direction_weight=3.0))
+    assert training.loss((windows, labels)).item() == pytest.approx(2 * error + 3 * entropy, rel=1e-4)

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from support import small_runs as small
+
+from pitwise.features.indicators import BY_NAME
+from training.models.forecaster import Forecaster
+
+
+@pytest.fixture(scope="module")
+def windows() -> torch.Tensor:
+    rows = small.dataset_rows(small.market(4, 120, seed=6))
+    return small.all_windows(small.part(rows, "train"))
+
+
+@pytest.fixture(params=["ann", "lstm"])
+def model(request, windows) -> Forecaster:
+    """Random weights, with the scaling that these windows ask for."""
+    forecaster = small.small_model(request.param).eval()
+    relative = forecaster.scaler.relative(windows)
+    forecaster.scaler.mean.copy_(relative.mean(dim=(0, 1)))
+    forecaster.scaler.std.copy_(relative.std(dim=(0, 1)))
+    forecaster.label_std.fill_(1.0)
+    return forecaster
+
+
+def test_outputs_are_a_return_and_a_probability_for_each_window(model, windows):
+    log_return, p_up = model(windows)
+    assert log_return.shape == p_up.shape == (len(windows),)
+    assert ((p_up > 0) & (p_up < 1)).all()
+    assert log_return.std() > 0
+
+
+def test_outputs_are_in_the_labels_units(model, windows):
+    model.label_mean.fill_(0.3)
+    model.label_std.fill_(0.02)
+    score, logit = model.scores(windows)
+    log_return, p_up = model(windows)
+    torch.testing.assert_close(log_return, 0.3 + 0.02 * score)
+    torch.testing.assert_close(p_up, 1 / (1 + torch.exp(-logit)))
+
+
+def test_a_window_is_forecast_alone_as_among_others(model, windows):
+    among = torch.stack(model(windows[:20]))
+    alone = torch.cat([torch.stack(model(windows[i : i + 1])) for i in range(20)], dim=1)
+    torch.testing.assert_close(alone, among, atol=1e-6, rtol=0)
+
+
+def test_price_level_and_share_count_do_not_move_the_forecast(model, windows):
+    factor = {"price": 1000.0, "price_change": 1000.0, "shares": 7.0}
+    scaled = windows * torch.tensor([factor.get(BY_NAME[f].unit, 1.0) for f in small.FEATURES])
+    assert not torch.equal(scaled, windows)
+    torch.testing.assert_close(
+        torch.stack(model(scaled)), torch.stack(model(windows)), atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("feature", small.FEATURES)
+@pytest.mark.parametrize("session", [0, -2])
+def test_every_feature_of_every_session_reaches_the_forecast(model, windows, feature, session):
+    moved = windows.clone()
+    moved[:, session, small.FEATURES.index(feature)] *= 1.5
+    assert (model(moved)[0] != model(windows)[0]).float().mean() > 0.9

@@ -1,0 +1,464 @@
+"""Fit, evaluate and register small models in a registry of their own, four runs in a row."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import yaml
+from support import models_by_hand
+from support import small_runs as small
+from support.once import once
+from support.project import PROJECT
+
+from pitwise.registry.champion import CHAMPION_HISTORY, registered_version, registry_client
+from pitwise.registry.contract import open_onnx, run_onnx_over
+from pitwise.registry.findings import Finding, describe
+from pitwise.registry.model import RegistryParams, load_registered
+from pitwise.stage import load_params
+from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json
+from training import KINDS, evaluate, register, train
+from training.gate import Decision
+
+pytestmark = pytest.mark.component
+
+
+@dataclass
+class Run:
+    """What one run of the stages left in the registry."""
+
+    evaluation: dict
+    training: dict[str, dict]
+    report: dict
+    versions: int
+    champion: str
+    challenger: str
+
+    @property
+    def findings(self) -> list[str]:
+        return [describe(Finding(**finding)) for finding in self.report["findings"]]
+
+
+@dataclass
+class Registered:
+    workspace: Workspace
+    client: Any
+    runs: dict[str, Run]
+
+
+def client_of(workspace: Workspace) -> Any:
+    return registry_client(workspace, load_params(workspace, "registry", RegistryParams))
+
+
+def fit_and_evaluate(workspace: Workspace, kinds=KINDS, **settings) -> None:
+    small.change_params(workspace, train=settings)
+    for kind in kinds:
+        train.main(workspace, kind)
+    evaluate.main(workspace)
+
+
+def registered(workspace: Workspace) -> Run:
+    register.main(workspace)
+    client = client_of(workspace)
+    return Run(
+        read_json(workspace.evaluation_report),
+        {kind: read_json(workspace.models / kind / "training.json") for kind in KINDS},
+        read_json(workspace.registration_report),
+        len(client.search_model_versions("name='pitwise'")),
+        str(client.get_model_version_by_alias("pitwise", "champion").version),
+        str(client.get_model_version_by_alias("pitwise", "challenger").version),
+    )
+
+
+def run_four_times(folder: Path) -> None:
+    """A fair first run, the same again, and the champion's kind fitted worse and better."""
+    workspace = small.make_workspace(folder, small.market(12, 300, seed=10, momentum=0.5))
+    runs = {}
+    fit_and_evaluate(workspace, max_batches=40, batches_per_check=20)
+    runs["first"] = registered(workspace)
+    runs["again"] = registered(workspace)
+    refitted = [runs["first"].report["champion_kind"]]
+    fit_and_evaluate(workspace, refitted, max_batches=1, batches_per_check=1)
+    runs["worse"] = registered(workspace)
+    fit_and_evaluate(workspace, refitted, max_batches=400, batches_per_check=40)
+    runs["better"] = registered(workspace)
+    write_json({name: asdict(run) for name, run in runs.items()}, folder / "runs.json")
+
+
+@pytest.fixture
+def four_runs(tmp_path_factory) -> Registered:
+    """See `run_four_times`; MLflow is set to their registry."""
+    workspace = Workspace(once(tmp_path_factory, "four_runs", run_four_times))
+    runs = {name: Run(**run) for name, run in read_json(workspace.root / "runs.json").items()}
+    return Registered(workspace, client_of(workspace), runs)
+
+
+def skills(run: Run) -> dict[str, float]:
+    return {kind: run.evaluation[kind]["skill_vs_persistence"] for kind in KINDS}
+
+
+def version_of_kind(of: Registered, kind: str, run: str = "first"):
+    wanted = of.runs[run].training[kind]["onnx_sha256"]
+    versions = of.client.search_model_versions("name='pitwise'")
+    (found,) = [v for v in versions if v.tags["onnx_sha256"] == wanted]
+    return found
+
+
+def mlmodel(of: Registered, kind: str) -> dict:
+    import mlflow
+
+    version = version_of_kind(of, kind).version
+    return yaml.safe_load(
+        Path(mlflow.artifacts.download_artifacts(f"models:/pitwise/{version}/MLmodel")).read_text()
+    )
+
+
+def test_the_better_of_the_first_run_is_champion_and_the_other_challenger(four_runs):
+    run = four_runs.runs["first"]
+    best = max(KINDS, key=skills(run).get)
+    assert run.versions == 2
+    assert run.champion == str(version_of_kind(four_runs, best).version)
+    assert {run.champion, run.challenger} == {"1", "2"}
+    assert run.report["champion"] == run.champion
+    assert run.report["champion_kind"] == best
+    assert run.report["promoted"]
+    assert "first champion" in " ".join(run.findings)
+
+
+def test_a_rerun_registers_nothing_new(four_runs):
+    first, again = four_runs.runs["first"], four_runs.runs["again"]
+    assert (again.versions, again.champion, again.challenger) == (2, first.champion, first.challenger)
+    assert not again.report["promoted"]
+    assert "stays champion" in " ".join(again.findings)
+
+
+@pytest.mark.parametrize("run", ["first", "again", "worse", "better"])
+def test_the_report_names_the_versions_of_the_aliases(four_runs, run):
+    of_run = four_runs.runs[run]
+    reported = (of_run.report["champion"], of_run.report["challenger"])
+    assert reported == (of_run.champion, of_run.challenger)
+
+
+def test_the_history_has_the_finding_that_made_each_champion(four_runs):
+    model = four_runs.client.get_registered_model("pitwise")
+    history = json.loads(model.tags[CHAMPION_HISTORY])
+    first, better = four_runs.runs["first"], four_runs.runs["better"]
+    assert [entry["version"] for entry in history] == list(
+        dict.fromkeys([first.champion, better.champion])
+    )
+    assert {entry["by"] for entry in history} == {"gate"}
+    assert history[0]["reason"] == first.findings[0]
+    newest = four_runs.client.get_model_version("pitwise", better.champion)
+    assert newest.tags["gate"] == history[-1]["reason"]
+
+
+def test_a_worse_model_does_not_become_champion(four_runs):
+    first, worse = four_runs.runs["first"], four_runs.runs["worse"]
+    kind = first.report["champion_kind"]
+    assert skills(worse)[kind] < skills(first)[kind]
+    assert worse.versions == 3
+    assert worse.champion == first.champion
+    assert not worse.report["promoted"]
+    assert f"refused: does not beat champion version {first.champion}" in " ".join(worse.findings)
+
+
+def test_a_better_model_becomes_champion_and_the_old_one_challenger(four_runs):
+    first, better = four_runs.runs["first"], four_runs.runs["better"]
+    kind = first.report["champion_kind"]
+    assert skills(better)[kind] > skills(first)[kind]
+    assert better.versions == 4
+    assert (better.champion, better.challenger) == ("4", first.champion)
+    assert better.report["promoted"]
+    assert f"beats champion version {first.champion}" in " ".join(better.findings)
+
+
+def test_a_champion_of_an_earlier_run_is_measured_on_the_same_dates(four_runs):
+    run = four_runs.runs["first"]
+    rows = read_parquet(four_runs.workspace.rows)
+    version = four_runs.client.get_model_version("pitwise", run.champion)
+    measured = register.measured_again(
+        load_registered("pitwise", version), rows, small.evaluate_params()
+    )
+    assert (measured.version, measured.kind) == (run.champion, run.report["champion_kind"])
+    assert measured.figures == run.evaluation[measured.kind]
+    assert measured.onnx_parity == run.training[measured.kind]["onnx_parity"]
+    assert measured.fitted_last_session == run.training[measured.kind]["fitted_last_session"]
+    assert measured.n_predictions == run.evaluation["n_predictions"]
+
+
+def test_a_champion_with_a_longer_window_than_the_rows_keeps_defined_figures(four_runs):
+    """A stock listed within the test dates ends short windows before it ends the champion's."""
+    bars = small.market(12, 300, seed=10, momentum=0.5)
+    days = bars["date"].unique()
+    listed = (bars["symbol"] != "S003") | (bars["date"] >= days[250])
+    rows = small.dataset_rows(bars[listed].reset_index(drop=True), window=3)
+    champion = load_registered("pitwise", version_of_kind(four_runs, "ann"))
+    assert champion.window == small.WINDOW > 3
+    measured = register.measured_again(champion, rows, small.evaluate_params())
+    assert np.isfinite(measured.figures["skill_vs_persistence"])
+
+
+def test_a_champion_whose_window_no_test_row_fills_has_no_figure(four_runs):
+    rows = read_parquet(four_runs.workspace.rows)
+    champion = load_registered("pitwise", version_of_kind(four_runs, "ann"))
+    measured = register.measured_again(replace(champion, window=400), rows, small.evaluate_params())
+    assert measured.figures["skill_vs_persistence"] is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_signature_of_a_version_names_what_goes_in_and_out(four_runs, kind):
+    signature = mlmodel(four_runs, kind)["signature"]
+    shape = f'"shape": [-1, {small.WINDOW}, {len(small.FEATURES)}]'
+    assert '"name": "windows"' in signature["inputs"]
+    assert shape in signature["inputs"]
+    assert '"name": "log_return"' in signature["outputs"]
+    assert '"name": "p_up"' in signature["outputs"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_version_carries_its_contract(four_runs, kind):
+    training = four_runs.runs["first"].training[kind]
+    contract = mlmodel(four_runs, kind)["metadata"]
+    assert contract["kind"] == kind
+    assert contract["features"] == list(small.FEATURES)
+    assert contract["window"] == small.WINDOW
+    assert contract["rows_sha256"] == sha256(four_runs.workspace.rows)
+    assert contract["code_version"] == "unknown"  # the workspace is no git repository
+    for key in ("onnx_sha256", "onnx_parity", "fitted_last_session"):
+        assert contract[key] == training[key]
+        assert version_of_kind(four_runs, kind).tags[key] == str(training[key])
+    assert contract["onnx_parity"] < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_run_of_a_version_has_its_params_metrics_curve_and_files(four_runs, kind):
+    run = four_runs.client.get_run(version_of_kind(four_runs, kind).run_id)
+    first = four_runs.runs["first"]
+    assert run.data.params["learning_rate"] == "0.005"
+    assert run.data.params["hidden"] == str(list(small.BODIES[kind].hidden))
+    assert run.data.params["features"] == ",".join(small.FEATURES)
+    assert run.data.params["window"] == str(small.WINDOW)
+    for who in (kind, "persistence", "drift", "gradient_boosting"):
+        assert run.data.metrics[f"{who}.mape"] == first.evaluation[who]["mape"]
+    assert run.data.metrics["always_up.brier"] == first.evaluation["always_up"]["brier"]
+    curve = four_runs.client.get_metric_history(run.info.run_id, "validation_loss")
+    assert sorted(point.step for point in curve) == [20, 40]
+    assert min(point.value for point in curve) == first.training[kind]["best_validation_loss"]
+    assert {f.path for f in four_runs.client.list_artifacts(run.info.run_id)} >= {
+        "evaluation.json",
+        "plots",
+    }
+    assert len(four_runs.client.list_artifacts(run.info.run_id, "plots")) == 5
+
+
+def test_a_registered_model_answers_as_the_exported_file_does(four_runs):
+    rows = read_parquet(four_runs.workspace.rows)
+    ends = np.flatnonzero(rows["split"] == "test")
+    values = rows[list(small.FEATURES)].to_numpy("float32")
+    newest = registered_version(four_runs.client, "pitwise", "champion")
+    loaded = load_registered("pitwise", newest)
+    assert loaded.features == small.FEATURES
+    assert loaded.window == small.WINDOW
+    exported = open_onnx(four_runs.workspace.models / loaded.kind / "model.onnx")
+    expected = run_onnx_over(exported, values, ends, small.WINDOW)
+    ours = run_onnx_over(loaded.session, values, ends, small.WINDOW)
+    assert all((ours[name] == expected[name]).all() for name in expected)
+
+
+def test_an_alias_nobody_set_points_to_nothing(four_runs):
+    assert registered_version(four_runs.client, "pitwise", "nobody") is None
+    assert registered_version(four_runs.client, "no_such_model", "champion") is None
+
+
+def test_evaluation_stands_beside_its_baselines_on_the_same_dates(four_runs):
+    report = four_runs.runs["better"].evaluation
+    rows = read_parquet(four_runs.workspace.rows)
+    test = rows[rows["split"] == "test"]
+    models = {"ann", "lstm", "persistence", "drift", "always_up", "gradient_boosting"}
+    counts = {"n_predictions", "n_symbols", "n_sessions", "first_session", "last_session"}
+    assert set(report) == models | counts
+    assert {tuple(report[name]) for name in models} == {tuple(report["ann"])}
+    assert report["n_predictions"] == len(test)
+    assert report["n_symbols"] == 12
+    assert report["n_sessions"] == test["event_timestamp"].nunique()
+    assert report["first_session"] == f"{test['event_timestamp'].min():%Y-%m-%d}"
+    assert report["last_session"] == f"{test['event_timestamp'].max():%Y-%m-%d}"
+
+
+def test_evaluation_keeps_its_predictions_and_plots(four_runs):
+    answers = read_parquet(four_runs.workspace.test_predictions)
+    report = four_runs.runs["better"].evaluation
+    price = answers["close"] * np.exp(answers["lstm_log_return"])
+    mape = ((price - answers["next_close"]).abs() / answers["next_close"]).mean() * 100
+    assert mape == pytest.approx(report["lstm"]["mape"])
+    accuracy = ((answers["ann_p_up"] > 0.5) == (answers["label"] > 0)).mean()
+    assert accuracy == pytest.approx(report["ann"]["direction_accuracy"])
+    plots = sorted(f.name for f in four_runs.workspace.plots.iterdir())
+    assert plots == [
+        "calibration.png",
+        "cumulative_rank_ic.png",
+        "learning_curves.png",
+        "per_symbol_error.png",
+        "predicted_vs_actual.png",
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_report_of_training_describes_the_fit(four_runs, kind):
+    training = four_runs.runs["better"].training[kind]
+    folder = four_runs.workspace.models / kind
+    rows = read_parquet(four_runs.workspace.rows)
+    curve = pd.read_csv(folder / "learning_curve.csv")
+    best = curve.loc[curve["validation_loss"].idxmin()]
+    assert training["onnx_sha256"] == sha256(folder / "model.onnx")
+    assert training["rows_sha256"] == sha256(four_runs.workspace.rows)
+    assert training["train_windows"] == (rows["split"] == "train").sum()
+    assert training["validation_windows"] == (rows["split"] == "validation").sum()
+    assert training["best_validation_loss"] == pytest.approx(best["validation_loss"])
+    assert training["best_after_batches"] == best["batches"]
+    weights = onnx.load(folder / "model.onnx").graph.initializer
+    assert sum(np.prod(w.dims) for w in weights) >= training["parameters"]
+
+
+def git(folder: Path, *command: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+    done = subprocess.run(
+        ["git", *identity, *command], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_the_code_version_is_the_commit_and_marks_files_that_differ(tmp_path):
+    workspace = Workspace(tmp_path)
+    assert register.code_version(workspace) == "unknown"
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "code.py").write_text("one")
+    git(tmp_path, "add", "code.py")
+    git(tmp_path, "commit", "--quiet", "-m", "one")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert register.code_version(workspace) == commit
+    (tmp_path / "code.py").write_text("two")
+    assert register.code_version(workspace) == f"{commit}-dirty"
+
+
+# Where MLflow keeps what it logs
+
+
+def test_all_that_was_logged_lies_in_the_workspace(four_runs):
+    root = four_runs.workspace.root
+    assert (root / "mlflow.db").exists()
+    experiment = four_runs.client.get_experiment_by_name("pitwise")
+    assert Path(experiment.artifact_location) == root / "mlruns"
+    for kind in KINDS:
+        run = four_runs.client.get_run(version_of_kind(four_runs, kind).run_id)
+        assert Path(run.info.artifact_uri).is_relative_to(root / "mlruns")
+
+
+LOG_A_NOTE = """
+import sys
+import mlflow
+from pitwise.registry.model import RegistryParams
+from pitwise.workspace import Workspace
+from training.register import open_experiment
+
+registry = RegistryParams(tracking_uri="sqlite:///mlflow.db", model="pitwise")
+for _ in range(2):
+    open_experiment(Workspace(sys.argv[1]), registry, "trial")
+    with mlflow.start_run():
+        mlflow.log_text("here", "note.txt")
+"""
+
+
+def test_an_experiment_lies_in_the_workspace_whatever_the_working_directory(tmp_path):
+    workspace, elsewhere = tmp_path / "workspace", tmp_path / "elsewhere"
+    workspace.mkdir()
+    elsewhere.mkdir()
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOG_A_NOTE, str(workspace)],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(PROJECT.root)},
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    assert list(elsewhere.iterdir()) == []
+    assert sorted(path.name for path in workspace.iterdir()) == ["mlflow.db", "mlruns"]
+    notes = list((workspace / "mlruns").rglob("note.txt"))
+    assert [note.read_text() for note in notes] == ["here"] * 2
+
+
+# The decision in the registry
+
+
+def by_hand(folder: Path) -> None:
+    """Model `gated` with the versions 1 to 3, none of them champion."""
+    workspace = small.new_workspace(folder)
+    for scale in (0.01, 0.02, 0.03):
+        model = models_by_hand.onnx_model(scale)
+        models_by_hand.register(workspace, model, models_by_hand.contract(), name="gated")
+
+
+@pytest.fixture
+def gated(tmp_path) -> Any:
+    """MLflow's client of a registry of its own with the model `gated`, see `by_hand`."""
+    by_hand(tmp_path)
+    return client_of(Workspace(tmp_path))
+
+
+def aliases(client: Any) -> dict[str, str]:
+    return {name: str(v) for name, v in client.get_registered_model("gated").aliases.items()}
+
+
+def history(client: Any) -> list[dict]:
+    return json.loads(client.get_registered_model("gated").tags.get(CHAMPION_HISTORY, "[]"))
+
+
+def test_decisions_one_after_the_other_move_the_aliases_and_leave_their_findings(gated):
+    def note(version: str) -> str | None:
+        return gated.get_model_version("gated", version).tags.get("gate")
+
+    def applied(current: str | None, *decided) -> None:
+        register.apply_decision(gated, "gated", Decision(*decided), current)
+
+    # No candidate may be compared, and there is no champion.
+    undefined = Finding("undefined", "refused", "1", "by_hand", {"metric": "rank_ic_mean"})
+    nobody = Finding("no_champion", "warning")
+    applied(None, None, None, False, False, [undefined, nobody])
+    assert aliases(gated) == {}
+    assert history(gated) == []
+    assert note("1") == describe(undefined)
+
+    # The first champion.
+    first = Finding("first", "promoted", "1", "by_hand", {"metric": "rank_ic_mean", "score": 0.1})
+    applied(None, "1", None, True, True, [first])
+    assert aliases(gated) == {"champion": "1"}
+    assert [(e["version"], e["by"], e["reason"]) for e in history(gated)] == [
+        ("1", "gate", describe(first))
+    ]
+    assert note("1") == describe(first)
+
+    # It stays; what is found about the champion itself belongs to no version.
+    figures = {"metric": "rank_ic_mean", "score": 0.05, "champion": "1"}
+    figures |= {"champion_kind": "by_hand", "champion_score": 0.1}
+    worse = Finding("not_better", "refused", "2", "by_hand", figures)
+    rows = Finding("other_rows", "warning", figures={"champion": "1", "champion_rows": 1, "rows": 2})
+    applied("1", "1", "2", False, True, [worse, rows])
+    assert aliases(gated) == {"champion": "1", "challenger": "2"}
+    assert len(history(gated)) == 1
+    assert (note("1"), note("2"), note("3")) == (describe(first), describe(worse), None)
+
+    # A better one, and the old champion challenges.
+    better = Finding("beats", "promoted", "3", "by_hand", figures | {"score": 0.2})
+    applied("1", "3", "1", True, True, [better])
+    assert aliases(gated) == {"champion": "3", "challenger": "1"}
+    assert [(e["version"], e["reason"]) for e in history(gated)] == [
+        ("1", describe(first)),
+        ("3", describe(better)),
+    ]
