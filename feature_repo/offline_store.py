@@ -38,7 +38,7 @@ from ibis.expr import datatypes as dt
 from pydantic import AwareDatetime
 
 from pitwise.errors import StoreError
-from pitwise.workspace import pushed_rows, write_parquet
+from pitwise.workspace import pushed_folder, write_parquet
 
 UTC = dt.Timestamp(timezone="UTC", scale=6)
 
@@ -138,7 +138,7 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
         sessions = pc.strftime(table[source.timestamp_field], "%Y-%m-%d")
         for session in sessions.unique().to_pylist():
             rows = table.filter(pc.equal(sessions, session))
-            path = pushed_rows(source.path) / f"{session}.parquet"
+            path = pushed_folder(source.path) / f"{session}.parquet"
             if path.exists():
                 rows = pa.concat_tables([pq.read_table(path), rows])
             write_parquet(rows, path)
@@ -228,7 +228,7 @@ def _read(source: DataSource, repo_path: str, config: RepoConfig) -> ibis.Table:
     source = _located(source, repo_path)
     rows = duckdb._read_data_source(source, repo_path)
     if config.offline_store.pushed and isinstance(source, FileSource):
-        parts = sorted(pushed_rows(source.path).glob("*.parquet"))
+        parts = sorted(pushed_folder(source.path).glob("*.parquet"))
         if parts:
             pushed = ibis.read_parquet([str(part) for part in parts])
             rows = rows.union(pushed.select(*rows.columns).cast(dict(rows.schema().items())))

@@ -20,7 +20,7 @@ from pitwise.features.history import CREATED, known
 from pitwise.features.indicators import FEATURES, NAMES
 from pitwise.features.windows import PACKED, gather, packed, window_ends
 from pitwise.stage import Params, load_params, run_stage
-from pitwise.workspace import Workspace, pushed_rows, read_parquet, sha256, write_json, write_parquet
+from pitwise.workspace import Workspace, pushed_folder, read_parquet, sha256, write_json, write_parquet
 
 
 class PublishParams(Params):
@@ -102,8 +102,8 @@ def main(workspace: Workspace) -> None:
         workspace.online_writer(),
         redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()),
     ):
-        _drop_old_windows(pushed_rows(workspace.window_features), f"{kept:%Y-%m-%d}", params.window)
-        pushed = [path.stem for path in pushed_rows(workspace.daily_features).glob("*.parquet")]
+        _drop_old_windows(pushed_folder(workspace.window_features), f"{kept:%Y-%m-%d}", params.window)
+        pushed = [path.stem for path in pushed_folder(workspace.daily_features).glob("*.parquet")]
         pushed_last = (
             session_close(pd.to_datetime(pd.Series(pushed))).max() if pushed else instants.max()
         )

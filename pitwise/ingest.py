@@ -36,7 +36,7 @@ def retrieved(workspace: Workspace, params: IngestParams) -> pd.DataFrame:
     from pitwise.simulation.market import SyntheticParams, synthetic_market
 
     market = synthetic_market(load_params(workspace, "synthetic", SyntheticParams))
-    write_parquet(market.truth, workspace.planted)
+    write_parquet(market.truth, workspace.planted_truth)
     return market.bars
 
 

@@ -44,7 +44,7 @@ class Workspace:
 
     raw_bars = Artifact("data/raw/bars.parquet")
     retrievals = Artifact("data/raw/retrievals.jsonl")
-    planted = Artifact("data/raw/truth.parquet")
+    planted_truth = Artifact("data/raw/truth.parquet")
     yahoo_cache = Artifact("data/raw/yfinance")
     clean_bars = Artifact("data/clean/bars.parquet")
     quarantine = Artifact("data/clean/quarantine.parquet")
@@ -59,7 +59,7 @@ class Workspace:
     revisions = Artifact("data/features/revisions.parquet")
     published = Artifact("data/feast/published.json")
     online_lock = Artifact("data/feast/online.lock")
-    rows = Artifact("data/dataset/rows.parquet")
+    dataset_rows = Artifact("data/dataset/rows.parquet")
     dataset_report = Artifact("metrics/dataset.json")
     selection_report = Artifact("metrics/selection.json")
     selection_plot = Artifact("reports/plots/selection.png")
@@ -122,7 +122,7 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def pushed_rows(path: str | Path) -> Path:
+def pushed_folder(path: str | Path) -> Path:
     """The folder of the rows pushed to Feast's source at `path`, a file for each session."""
     return Path(path).with_suffix(".pushed")
 

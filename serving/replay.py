@@ -105,9 +105,7 @@ def _run_pipeline(workspace: Workspace, scratch: Workspace, raw: pd.DataFrame) -
     (scratch.feast_repo / "feature_store.yaml").write_text(yaml.safe_dump(settings))
     shutil.copy(workspace.params, scratch.params)
     write_parquet(raw, scratch.raw_bars)
-    # Stage `clean` changes pandas' copying for its whole process.
-    copying = pd.option_context("mode.copy_on_write", pd.options.mode.copy_on_write)
-    with redirect_stdout(io.StringIO()), copying:
+    with redirect_stdout(io.StringIO()):
         for stage in (cleaning, features, publish):
             stage.main(scratch)
 

@@ -1,7 +1,9 @@
 """What all tests share: the finished default run, PostgreSQL, and the marker of each test."""
 
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each for pytest's workers; torch would take all
 
@@ -17,6 +19,8 @@ FOLDERS = {"pipeline": "end_to_end", "benchmarks": "end_to_end"} | dict.fromkeys
     ("feature_repo", "registry", "serving", "monitoring"), "component"
 )
 """The marker of a folder's tests, if neither they nor their fixtures say another; else `unit`."""
+INNER_LOOP = "unit or property"
+"""The expression of `make test-fast`."""
 FIXTURES = {"default_run": "end_to_end", "server": "component"}
 """A test that uses one of these has at least this marker."""
 
@@ -32,6 +36,16 @@ def marker(item: pytest.Item) -> str:
     names = [FOLDERS.get(folder, "unit"), *(FIXTURES.get(name, "unit") for name in item.fixturenames)]
     given = max(names, key=LADDER.index)
     return "property" if given == "unit" and hasattr(item.obj, "hypothesis") else given
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """For the inner loop, leave out files that have nothing for it: importing Feast alone takes seconds."""
+    if config.option.markexpr != INNER_LOOP or collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text()
+    folder = collection_path.relative_to(config.rootpath / "tests").parts[0]
+    dear = folder in FOLDERS or "\npytestmark = pytest.mark.component\n" in text
+    return True if dear and not re.search(r"mark\.(unit|property)\b", text) else None
 
 
 @pytest.hookimpl(tryfirst=True)

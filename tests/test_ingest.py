@@ -33,6 +33,7 @@ def new_workspace(folder: Path, source: str, path: str, **more: str) -> Workspac
         (HEADER + ROW, "bars.csv", {"pth": "x"}, "ingest.pth"),
     ],
 )
+@pytest.mark.component
 def test_the_stage_fails_with_one_line_and_writes_nothing(tmp_path, content, path, more, named):
     (tmp_path / path).write_text(content)
     new_workspace(tmp_path, "csv", path, **more)
@@ -117,4 +118,4 @@ def test_the_truth_of_the_synthetic_source_is_saved_beside_its_bars(tmp_path):
     bars = ingest.retrieved(workspace, IngestParams(source="synthetic", path="prices"))
     market = synthetic_market(params)
     pd.testing.assert_frame_equal(bars, market.bars)
-    pd.testing.assert_frame_equal(read_parquet(workspace.planted), market.truth, check_dtype=False)
+    pd.testing.assert_frame_equal(read_parquet(workspace.planted_truth), market.truth, check_dtype=False)

@@ -15,7 +15,7 @@ from pitwise.errors import DataError, StoreError
 from pitwise.workspace import (
     Artifact,
     Workspace,
-    pushed_rows,
+    pushed_folder,
     read_json,
     read_parquet,
     replacing,
@@ -51,6 +51,7 @@ def test_two_workspaces_have_paths_of_their_own(tmp_path):
     assert repr(one) == f"Workspace('{tmp_path}/one')"
 
 
+@pytest.mark.component
 def test_a_relative_root_becomes_absolute_at_once(tmp_path):
     program = (
         "from pitwise.workspace import Workspace\n"
@@ -108,7 +109,7 @@ def test_one_writer_at_a_time_holds_the_online_store(tmp_path):
 
 
 def test_pushed_rows_lie_beside_the_table_they_are_pushed_to(tmp_path):
-    assert pushed_rows(tmp_path / "daily.parquet") == tmp_path / "daily.pushed"
+    assert pushed_folder(tmp_path / "daily.parquet") == tmp_path / "daily.pushed"
 
 
 def test_a_file_appears_when_the_block_ends_and_not_before(tmp_path):
@@ -157,6 +158,7 @@ def test_a_disk_that_cannot_be_written_is_one_message_that_names_the_file(tmp_pa
         pass
 
 
+@pytest.mark.component
 def test_a_killed_process_leaves_no_half_written_file(tmp_path):
     program = (
         "import os, pathlib; from pitwise.workspace import replacing\n"

@@ -109,7 +109,7 @@ def main(workspace: Workspace) -> None:
     if daily.empty:
         raise DataError(f"dataset.known_at: no bar was known at {params.known_at}. Use a later instant.")
     rows = build(point_in_time_rows(workspace, daily[KEYS], params.known_at), daily, params, window)
-    write_parquet(rows, workspace.rows)
+    write_parquet(rows, workspace.dataset_rows)
 
     report: dict = {"window": window, "splits": {}}
     for name, part in rows[rows["split"] != ""].groupby("split"):

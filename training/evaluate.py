@@ -87,7 +87,7 @@ def main(workspace: Workspace) -> None:
     params = load_params(workspace, "evaluate", EvaluateParams)
     features = read_json(workspace.selection_report)["features"]
     window = read_json(workspace.dataset_report)["window"]
-    rows = read_parquet(workspace.rows)
+    rows = read_parquet(workspace.dataset_rows)
     ends = np.flatnonzero(rows["split"] == "test")
     train, test = rows[rows["split"] == "train"], rows.iloc[ends]
     labels = train["label"].to_numpy()

@@ -26,7 +26,7 @@ from training import KINDS
 from training.evaluate import FIGURES, EvaluateParams, measure, model_forecast
 from training.gate import Candidate, Decision, decide
 
-CONTRACT = (
+RECORDED = (
     "kind",
     "features",
     "window",
@@ -83,7 +83,7 @@ def register_version(workspace: Workspace, client: Any, kind: str, name: str, ev
         inputs=Schema([TensorSpec(np.dtype("float32"), (-1, window, len(features)), "windows")]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), name) for name in OUTPUTS]),
     )
-    contract = {key: training[key] for key in CONTRACT} | {"code_version": code_version(workspace)}
+    contract = {key: training[key] for key in RECORDED} | {"code_version": code_version(workspace)}
     with mlflow.start_run(run_name=kind):
         flat = {k: v for k, v in training.items() if k not in ("params", "features")}
         mlflow.log_params(flat | training["params"] | {"features": ",".join(features)})
@@ -112,7 +112,7 @@ def register_version(workspace: Workspace, client: Any, kind: str, name: str, ev
     return version
 
 
-def measured_again(champion: RegisteredModel, rows: pd.DataFrame, params: EvaluateParams) -> Candidate:
+def measure_champion(champion: RegisteredModel, rows: pd.DataFrame, params: EvaluateParams) -> Candidate:
     """The champion on the current test dates, with its own features and window."""
     whole = window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), champion.window)
     ends = np.intersect1d(whole, np.flatnonzero(rows["split"] == "test"))
@@ -168,9 +168,9 @@ def main(workspace: Workspace) -> None:
     by_version = {c.version: c for c in candidates}
     champion = by_version.get(str(current.version)) if current else None
     if current and not champion:
-        champion = measured_again(
+        champion = measure_champion(
             load_registered(registry.model, current),
-            read_parquet(workspace.rows),
+            read_parquet(workspace.dataset_rows),
             load_params(workspace, "evaluate", EvaluateParams),
         )
     decision = decide(

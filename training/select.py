@@ -47,7 +47,7 @@ class SelectParams(Params):
         return features
 
 
-def last_session_inputs(rows: pd.DataFrame, ends: np.ndarray, window: int) -> np.ndarray:
+def candidates_at_window_end(rows: pd.DataFrame, ends: np.ndarray, window: int) -> np.ndarray:
     """Every candidate as a model sees it in the last session of a window, see `scale_free`.
 
     The close itself is 0 there: its information is in the sessions before, which are left aside here.
@@ -147,7 +147,7 @@ def select(rows: pd.DataFrame, window: int, params: SelectParams) -> dict:
     """
     ends = np.flatnonzero(rows["split"] == "train")
     train = rows.iloc[ends]
-    ranks = standard_ranks(last_session_inputs(rows, ends, window))
+    ranks = standard_ranks(candidates_at_window_end(rows, ends, window))
     label_ranks = standard_ranks(train["label"].to_numpy())
     strengths, t = strength(ranks, label_ranks, train["event_timestamp"].to_numpy())
     between = ranks.T @ ranks / len(ranks)
@@ -190,7 +190,7 @@ def main(workspace: Workspace) -> None:
     params = load_params(workspace, "select", SelectParams)
     window = read_json(workspace.dataset_report)["window"]
     columns = ["symbol", "event_timestamp", *NAMES, "split", "label"]
-    report = select(read_parquet(workspace.rows, columns), window, params)
+    report = select(read_parquet(workspace.dataset_rows, columns), window, params)
     write_json(report, workspace.selection_report)
 
     from training import plots

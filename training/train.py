@@ -27,7 +27,7 @@ def main(workspace: Workspace, kind: str) -> None:
     body = load_params(workspace, kind, BODIES[kind][1])
     features = read_json(workspace.selection_report)["features"]
     window = read_json(workspace.dataset_report)["window"]
-    rows = read_parquet(workspace.rows, columns=["event_timestamp", *features, "split", "label"])
+    rows = read_parquet(workspace.dataset_rows, columns=["event_timestamp", *features, "split", "label"])
 
     def part(name: str) -> WindowDataset:
         return WindowDataset(rows, np.flatnonzero(rows["split"] == name), features, window)
@@ -64,7 +64,7 @@ def main(workspace: Workspace, kind: str) -> None:
             "batches": int(result.curve["batches"].iloc[-1]),
             "onnx_parity": difference,
             "onnx_sha256": sha256(path),
-            "rows_sha256": sha256(workspace.rows),
+            "rows_sha256": sha256(workspace.dataset_rows),
         },
         folder / "training.json",
     )

@@ -8,10 +8,11 @@ from pitwise.workspace import Workspace, read_parquet, write_json, write_parquet
 
 
 def main(workspace: Workspace) -> None:
-    pd.options.mode.copy_on_write = True  # a third of the memory, which millions of bars need
     params = load_params(workspace, "clean", CleanParams)
     raw = read_parquet(workspace.raw_bars)
-    bars, quarantine, events = clean(raw, params)
+    # A third of the memory, which millions of bars need.
+    with pd.option_context("mode.copy_on_write", True):
+        bars, quarantine, events = clean(raw, params)
     write_parquet(bars, workspace.clean_bars)
     write_parquet(quarantine, workspace.quarantine)
     write_parquet(events, workspace.events)

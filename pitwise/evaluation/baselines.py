@@ -50,7 +50,7 @@ def always_up(train_labels: np.ndarray, rows: int) -> Forecast:
     return Forecast(p_up=np.full(rows, share), up=np.full(rows, True))
 
 
-def last_session_inputs(rows: pd.DataFrame, features: Sequence[str]) -> np.ndarray:
+def tree_inputs(rows: pd.DataFrame, features: Sequence[str]) -> np.ndarray:
     """The window's last session alone, free of price level; (n, n_features) float32.
 
     Share counts have no meaning without the symbol's own level and are left out (volume_ratio carries
@@ -78,7 +78,7 @@ def gradient_boosting(
         "random_state": params.seed,
         "early_stopping": False,  # scikit-learn's own would hold out rows at random, across dates
     }
-    x, x_test = last_session_inputs(train, features), last_session_inputs(test, features)
+    x, x_test = tree_inputs(train, features), tree_inputs(test, features)
     labels = train["label"].to_numpy()
     regressor = HistGradientBoostingRegressor(**settings).fit(x, labels)
     classifier = HistGradientBoostingClassifier(**settings).fit(x, labels > 0)

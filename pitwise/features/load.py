@@ -20,7 +20,7 @@ from pitwise.errors import DataError
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED, KEYS, covered_before, merge, revisions
 from pitwise.features.indicators import NAMES
-from pitwise.workspace import Workspace, pushed_rows, read_parquet, replacing, write_parquet
+from pitwise.workspace import Workspace, pushed_folder, read_parquet, replacing, write_parquet
 
 GROUP_ROWS = 250_000
 """About as many bars are in memory with their features at a time."""
@@ -72,7 +72,7 @@ def load_bars(
         notes.append(f"{path} begins anew: {other}. `git` and `dvc checkout` bring the old back.")
         first = True
         for source in (path, workspace.window_features):
-            shutil.rmtree(pushed_rows(source), ignore_errors=True)
+            shutil.rmtree(pushed_folder(source), ignore_errors=True)
     covered = pd.Series(dtype="datetime64[us, UTC]")
     if not first:
         loads = read_parquet(path, ["event_timestamp", CREATED])

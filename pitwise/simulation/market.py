@@ -53,7 +53,7 @@ class SyntheticParams(Params):
     shock's standard deviation over the market's life, so the volatility does not depend on `signal`.
     """
     faults: dict[str, NonNegativeInt]
-    """How many of each kind of `synthetic_faults.KINDS` to plant; the bars are else without fault."""
+    """How many of each of `pitwise.simulation.faults.KINDS` to plant; the bars have no other fault."""
 
     @field_validator("faults")
     @classmethod
@@ -67,7 +67,7 @@ class Market(NamedTuple):
     bars: pd.DataFrame
     """Raw bars, sorted by symbol and date. Prices are in whole cents, but for a `scale_error`."""
     truth: pd.DataFrame
-    """What was planted: symbol, date, kind, price_ratio, sessions (see `synthetic_faults.KINDS`)."""
+    """What was planted: symbol, date, kind, price_ratio, sessions (see `faults.KINDS`)."""
 
 
 def synthetic_market(params: SyntheticParams) -> Market:

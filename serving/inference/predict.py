@@ -38,7 +38,7 @@ def history(model: RegisteredModel, rows: pd.DataFrame, params: PredictParams) -
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "predict", PredictParams)
     registry = load_params(workspace, "registry", RegistryParams)
-    rows = read_parquet(workspace.rows)
+    rows = read_parquet(workspace.dataset_rows)
 
     from feature_repo.store import open_store
     from pitwise.registry.prediction_log import append, open_log, session_after

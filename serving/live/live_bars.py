@@ -15,7 +15,7 @@ from pitwise.errors import DataError, StoreError
 from pitwise.features.history import CREATED, KEYS, known
 from pitwise.features.incremental import LiveMarket, Outcome, State, Versions
 from pitwise.stage import load_params
-from pitwise.workspace import Workspace, pushed_rows, read_json, read_parquet
+from pitwise.workspace import Workspace, pushed_folder, read_json, read_parquet
 from serving.live.journal import Journal
 from serving.lock import acquired_lock
 
@@ -123,11 +123,11 @@ class LiveBars:
         params = load_params(workspace, "clean", CleanParams)
         self._market = LiveMarket(raw, state, params, published["window"], self._correction_sessions)
         windows = workspace.window_features
-        files = [windows, *pushed_rows(windows).glob("*.parquet")]
+        files = [windows, *pushed_folder(windows).glob("*.parquet")]
         self.symbols = sorted({s for path in files for s in read_parquet(path, ["symbol"])["symbol"]})
 
         # What was pushed may be of bars that were corrected or set aside since, or half of what was due.
-        in_doubt = pushed_rows(workspace.daily_features).exists()
+        in_doubt = pushed_folder(workspace.daily_features).exists()
         if in_doubt:
             self._behind = set(bars.loc[bars["date"] == bars["date"].max(), "symbol"])
         waiting = self._waiting(raw)
@@ -209,7 +209,7 @@ def _history(workspace: Workspace, since: pd.Timestamp) -> pd.DataFrame:
 
     def parts() -> Iterator[pd.DataFrame]:
         yield pd.read_parquet(daily, filters=[("event_timestamp", ">=", since)])
-        for path in pushed_rows(daily).glob("*.parquet"):
+        for path in pushed_folder(daily).glob("*.parquet"):
             if path.stem >= f"{since:%Y-%m-%d}":
                 yield read_parquet(path)
 

@@ -1,7 +1,15 @@
 import pandas as pd
 import pytest
 
-from pitwise.bars.calendar import is_session, next_session, session_close, session_number
+from pitwise.bars.calendar import (
+    has_closed,
+    is_session,
+    next_session,
+    session_close,
+    session_date,
+    session_day,
+    session_number,
+)
 from pitwise.errors import DataError
 
 
@@ -72,3 +80,20 @@ def test_the_next_session_skips_weekends_and_holidays(date, following):
 def test_a_date_past_the_calendar_is_refused_by_name():
     with pytest.raises(DataError, match="2100-01-04: the exchange calendar ends at 20"):
         next_session(pd.Timestamp("2100-01-04"))
+
+
+def test_a_session_has_closed_from_the_instant_of_its_close_on():
+    dates = days("2014-07-02", "2014-07-03", "2014-07-04", "2014-07-07")
+    half_day = pd.Timestamp("2014-07-03 17:00", tz="UTC")
+    assert has_closed(dates, half_day).tolist() == [True, True, False, False]
+    assert has_closed(dates, half_day - pd.Timedelta(1, "us")).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("date", ["2014-01-02", "2014-07-03", "2014-11-28"])
+def test_the_day_of_a_close_is_its_session(date):
+    assert session_day(session_close(days(date)).iloc[0]) == pd.Timestamp(date)
+
+
+def test_the_dates_of_session_numbers_are_the_sessions():
+    dates = days("2014-11-26", "2014-11-28", "2014-12-01")
+    assert session_date(session_number(dates)).tolist() == dates.tolist()

@@ -36,7 +36,7 @@ def test_drift_forecasts_the_training_mean():
     assert forecast.p_up is None
 
 
-def test_always_up_says_up_with_the_training_share_of_rises():
+def test_always_up_forecasts_a_rise_with_the_training_share_of_rises():
     forecast = baselines.always_up(TRAIN_LABELS, 3)
     assert forecast.up.tolist() == [True] * 3
     assert forecast.p_up == pytest.approx([0.4] * 3)
@@ -59,7 +59,7 @@ def test_the_last_session_enters_relative_to_its_close():
             "rsi_14": [30, 60],
         }
     )
-    inputs = baselines.last_session_inputs(rows, ["open", "close", "volume", "price_change", "rsi_14"])
+    inputs = baselines.tree_inputs(rows, ["open", "close", "volume", "price_change", "rsi_14"])
     np.testing.assert_allclose(inputs, [[0.5, 1, 0.5, 30], [0.8, 1, 0.2, 60]])
     assert inputs.dtype == np.float32
 

@@ -67,6 +67,6 @@ def test_no_label_is_known_at_or_after_the_next_parts_first_session(n, validatio
     ("n", "embargo", "lacking"),
     [(1, 0, "test"), (3, 5, "train"), (20, 4, "validation"), (20, 30, "train and validation")],
 )
-def test_too_few_sessions_say_which_part_is_empty(n, embargo, lacking):
+def test_too_few_sessions_are_refused_with_the_part_that_is_empty(n, embargo, lacking):
     with pytest.raises(DataError, match=f"{n} sessions are too few.*{lacking}.*embargo_sessions"):
         split_sessions(JANUARY[:n], 0.2, 0.25, embargo)

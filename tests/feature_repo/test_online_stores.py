@@ -27,7 +27,7 @@ from pitwise.init import DEFINITIONS
 from pitwise.registry.contract import run_onnx
 from pitwise.registry.model import RegisteredModel, RegistryParams
 from pitwise.stage import load_params
-from pitwise.workspace import Workspace, pushed_rows, read_parquet
+from pitwise.workspace import Workspace, pushed_folder, read_parquet
 from serving.inference.predictor import Predictor, load_champion
 from training import dataset
 
@@ -62,7 +62,7 @@ def published(folder: Path, environment: dict[str, str], server: Redis | None) -
     (workspace.feast_repo / "definitions.py").write_text(DEFINITIONS)
     publish.main(workspace)
     dataset.main(workspace)
-    rows = read_parquet(workspace.rows)
+    rows = read_parquet(workspace.dataset_rows)
     small.register_champion(workspace, rows)
     champion = load_champion(workspace, load_params(workspace, "registry", RegistryParams))
     return Online(workspace, rows, champion, environment, server)
@@ -176,7 +176,7 @@ def test_an_offline_push_is_online_after_the_next_publish(online, published_agai
         publish.main(online.workspace)
         assert online.predictor().forecast(SYMBOLS).last_close[3] == 2.0
     finally:
-        for path in pushed_rows(online.workspace.window_features).glob("*"):
+        for path in pushed_folder(online.workspace.window_features).glob("*"):
             path.unlink()
 
 

@@ -26,7 +26,7 @@ from pitwise.features.history import CREATED
 from pitwise.features.indicators import NAMES
 from pitwise.features.load import load_bars
 from pitwise.features.windows import packed, unpacked
-from pitwise.workspace import Workspace, pushed_rows, write_parquet
+from pitwise.workspace import Workspace, pushed_folder, write_parquet
 
 CLOSE = pd.Timestamp("2014-01-03 21:00", tz="UTC")
 DAY = pd.Timedelta(days=1)
@@ -130,7 +130,7 @@ VERSIONS = st.dictionaries(  # (symbol, day, creation): the value then known, an
 @settings(deadline=None, max_examples=25)
 def test_pushed_and_batch_rows_are_read_as_a_slow_reader_reads_them_together(market, versions, cutoff):
     path = market.repo_path / "daily.parquet"
-    shutil.rmtree(pushed_rows(path), ignore_errors=True)
+    shutil.rmtree(pushed_folder(path), ignore_errors=True)
     together = rows_of([(*key, value) for key, (value, _) in versions.items()])
     place = np.array([str(where) for _, where in versions.values()])
     batch = together[place == "batch"]
@@ -142,7 +142,7 @@ def test_pushed_and_batch_rows_are_read_as_a_slow_reader_reads_them_together(mar
             market.push("daily_push", rows, to=PushMode.OFFLINE)
     assert path.read_bytes() == before
     days = {f"{day:%Y-%m-%d}" for day in together.loc[place != "batch", "event_timestamp"]}
-    assert {file.stem for file in pushed_rows(path).glob("*")} == days
+    assert {file.stem for file in pushed_folder(path).glob("*")} == days
 
     wanted = itertools.product([*SYMBOLS, "UNKNOWN"], [CLOSE + day * DAY for day in range(-1, 6)])
     spine = pd.DataFrame(wanted, columns=["symbol", "event_timestamp"])
@@ -190,7 +190,7 @@ def test_a_push_goes_where_its_mode_says(tmp_path, mode, offline, held):
     assert asked(store) == offline
     assert online(store) == held
     assert (tmp_path / "daily.parquet").read_bytes() == before
-    assert pushed_rows(tmp_path / "daily.parquet").exists() == (mode != PushMode.ONLINE)
+    assert pushed_folder(tmp_path / "daily.parquet").exists() == (mode != PushMode.ONLINE)
 
 
 @pytest.mark.parametrize(("batch", "pushed"), [(1, 2), (2, 1)])
@@ -216,7 +216,7 @@ def test_a_push_with_other_columns_is_refused_and_leaves_nothing(tmp_path):
     store = opened(tmp_path, rows_of([("A", 0, 0, 1.0)]))
     with pytest.raises(ValueError, match="extra_unexpected_columns"):
         store.push("daily_push", rows_of([("A", 0, 1, 2.0)]).assign(moon=1.0), to=PushMode.OFFLINE)
-    assert not pushed_rows(tmp_path / "daily.parquet").exists()
+    assert not pushed_folder(tmp_path / "daily.parquet").exists()
 
 
 N, SESSIONS, WINDOW, WINDOW_SESSIONS = 4, 80, 10, 5
@@ -293,9 +293,9 @@ def test_publish_drops_pushed_windows_that_are_too_old_and_keeps_their_daily_row
     for day in pushed:
         push_live(store, live_rows(day, LOADED), PushMode.OFFLINE)
     publish.main(project)
-    kept = {path.stem for path in pushed_rows(project.window_features).glob("*")}
+    kept = {path.stem for path in pushed_folder(project.window_features).glob("*")}
     assert kept == {f"{day:%Y-%m-%d}" for day in pushed[1:]}
-    assert len(list(pushed_rows(project.daily_features).glob("*"))) == 3
+    assert len(list(pushed_folder(project.daily_features).glob("*"))) == 3
 
 
 def test_a_pushed_withdrawal_of_the_last_bar_brings_the_session_before_back(project):
@@ -332,7 +332,7 @@ def test_several_sessions_pushed_at_once_are_read_back(project):
     push_live(store, tuple(table.reset_index(drop=True) for table in both), PushMode.OFFLINE)
     publish.main(project)
     names = [f"{day:%Y-%m-%d}" for day in (LAST, beyond)]
-    assert sorted(path.stem for path in pushed_rows(project.window_features).glob("*")) == names
+    assert sorted(path.stem for path in pushed_folder(project.window_features).glob("*")) == names
     answer = store.get_online_features(["windows:window"], [{"symbol": "S000"}])
     (seen,) = answer.to_dict(include_event_timestamps=True)["window__ts"]
     assert seen == close.timestamp()

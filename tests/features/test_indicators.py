@@ -125,7 +125,7 @@ def test_the_features_are_the_bar_the_17_indicators_of_the_issue_and_ten_signals
     assert len(NAMES) == 32
 
 
-def test_every_feature_says_its_formula_unit_and_history():
+def test_every_feature_has_its_formula_unit_and_history():
     assert {f.name: f.history for f in FEATURES} == HISTORY
     assert all(f.text for f in FEATURES)
     assert {f.unit for f in FEATURES} == {"price", "price_change", "shares", "percent", "ratio", "index"}
@@ -252,7 +252,7 @@ def test_only_the_first_rows_of_a_symbol_lack_history(market, feature):
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=NAMES)
-def test_the_shortest_history_that_will_do_gives_one_value_and_a_longer_one_the_same(market, feature):
+def test_the_shortest_history_that_will_do_has_one_value_and_a_longer_one_the_same(market, feature):
     own = market[market["symbol"] == "S001"]
     short, longer = (compute(own.head(feature.history + more))[feature.name] for more in (0, 9))
     assert short.isna().tolist() == [True] * (feature.history - 1) + [False]

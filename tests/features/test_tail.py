@@ -1,4 +1,4 @@
-"""A tail of recent bars gives the latest features of the whole history, whatever came before it."""
+"""A tail of recent bars has the latest features of the whole history, whatever came before it."""
 
 import numpy as np
 import pandas as pd
@@ -75,7 +75,7 @@ wild = given(
 
 @settings(max_examples=60, deadline=None)
 @wild
-def test_a_tail_gives_the_latest_features_of_the_whole_history(seed, before, volatility, df, idle, halt):
+def test_a_tail_has_the_latest_features_of_the_whole_history(seed, before, volatility, df, idle, halt):
     assert_tail_agrees(wild_bars(seed, before, volatility, df, idle, halt))
 
 

@@ -91,7 +91,7 @@ def test_the_online_window_of_every_symbol_is_the_offline_window_bit_for_bit(def
     names = store.get_feature_view("windows").tags["features"].split(",")
     assert names == NAMES
     online = np.array([np.frombuffer(w, "<f4").reshape(30, len(names)) for w in answer["window"]])
-    rows = pd.read_parquet(default_run.workspace.rows)
+    rows = pd.read_parquet(default_run.workspace.dataset_rows)
     values = rows[names].to_numpy("float32")
     symbols = rows["symbol"].to_numpy(object)
     last = {symbols[end]: end for end in window_ends(symbols, values, 30)}
@@ -102,7 +102,7 @@ def test_the_online_window_of_every_symbol_is_the_offline_window_bit_for_bit(def
 
 def test_offline_windows_from_feast_are_the_windows_of_the_daily_rows(default_run):
     stored = pd.read_parquet(default_run.workspace.window_features)
-    rows = pd.read_parquet(default_run.workspace.rows).set_index(["symbol", "event_timestamp"])
+    rows = pd.read_parquet(default_run.workspace.dataset_rows).set_index(["symbol", "event_timestamp"])
     for window in stored.iloc[::17].itertuples():
         expected = rows.loc[window.symbol].loc[: window.event_timestamp].tail(30)
         assert window.window == expected[NAMES].to_numpy("<f4").tobytes()

@@ -97,5 +97,6 @@ def test_pictures_are_shared_among_the_kinds_and_the_rest_is_counted():
     assert "8 events" in document
 
 
+@pytest.mark.component
 def test_quarantine_shows_the_first_rows_of_a_reason_and_counts_the_rest(pages):
     assert "and 2 more in data/clean/quarantine.parquet" in pages["quality"]

@@ -21,6 +21,8 @@ from pitwise.reports import data_quality, market_overview
 from pitwise.stage import load_params
 from pitwise.workspace import read_json, read_parquet, write_json, write_parquet
 
+pytestmark = pytest.mark.component
+
 
 @pytest.mark.parametrize("name", ["quality", "overview"])
 def test_a_page_loads_nothing_from_elsewhere_and_runs_no_script(pages, name):

@@ -39,7 +39,7 @@ def workspace(published, tmp_path_factory) -> Workspace:
     """A published store and a champion."""
     folder = tmp_path_factory.mktemp("startup") / "workspace"
     workspace = Workspace(shutil.copytree(published.root, folder))
-    small.register_champion(workspace, read_parquet(workspace.rows))
+    small.register_champion(workspace, read_parquet(workspace.dataset_rows))
     return workspace
 
 

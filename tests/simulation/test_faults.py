@@ -223,7 +223,7 @@ def test_a_symbol_comes_back_as_another_company(pairs):
         ("duplicate", lambda b: b.duplicated()),
     ],
 )
-def test_a_broken_row_is_where_the_truth_says_and_nowhere_else(pairs, kind, broken):
+def test_a_broken_row_is_where_the_truth_has_it_and_nowhere_else(pairs, kind, broken):
     market, beneath = pairs[kind]
     rows = market.bars[broken(market.bars)]
     assert list(zip(rows["symbol"], rows["date"], strict=True)) == list(

@@ -168,7 +168,7 @@ def make_workspace(folder: Path, bars: pd.DataFrame, **sections: dict) -> Worksp
     write_parquet(bars, workspace.clean_bars)
     history = merge(None, daily_features(bars), pd.Timestamp.now("UTC"))
     write_parquet(history, workspace.daily_features)
-    write_parquet(dataset_rows(bars), workspace.rows)
+    write_parquet(dataset_rows(bars), workspace.dataset_rows)
     write_json({"window": WINDOW}, workspace.dataset_report)
     write_json({"features": list(FEATURES)}, workspace.selection_report)
     return workspace

@@ -22,6 +22,8 @@ from pitwise.features.windows import unpacked
 from pitwise.workspace import Workspace, read_json, write_json
 from training import dataset
 
+pytestmark = pytest.mark.component
+
 
 class Days(NamedTuple):
     """A set made on Monday; on Tuesday with newer sessions, a correction, a late bar, withdrawn bars."""
@@ -57,7 +59,7 @@ def work_two_days(folder: Path) -> None:
     def make(name: str, known_at: str | None = None) -> None:
         small.change_params(workspace, dataset={"known_at": known_at})
         dataset.main(workspace)
-        shutil.copy(workspace.rows, days.rows(name))
+        shutil.copy(workspace.dataset_rows, days.rows(name))
 
     load_bars(workspace, days.first, pd.Timestamp("2024-06-03 22:00Z"))
     publish.main(workspace)

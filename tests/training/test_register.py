@@ -181,9 +181,9 @@ def test_a_better_model_becomes_champion_and_the_old_one_challenger(four_runs):
 
 def test_a_champion_of_an_earlier_run_is_measured_on_the_same_dates(four_runs):
     run = four_runs.runs["first"]
-    rows = read_parquet(four_runs.workspace.rows)
+    rows = read_parquet(four_runs.workspace.dataset_rows)
     version = four_runs.client.get_model_version("pitwise", run.champion)
-    measured = register.measured_again(
+    measured = register.measure_champion(
         load_registered("pitwise", version), rows, small.evaluate_params()
     )
     assert (measured.version, measured.kind) == (run.champion, run.report["champion_kind"])
@@ -201,14 +201,14 @@ def test_a_champion_with_a_longer_window_than_the_rows_keeps_defined_figures(fou
     rows = small.dataset_rows(bars[listed].reset_index(drop=True), window=3)
     champion = load_registered("pitwise", version_of_kind(four_runs, "ann"))
     assert champion.window == small.WINDOW > 3
-    measured = register.measured_again(champion, rows, small.evaluate_params())
+    measured = register.measure_champion(champion, rows, small.evaluate_params())
     assert np.isfinite(measured.figures["skill_vs_persistence"])
 
 
 def test_a_champion_whose_window_no_test_row_fills_has_no_figure(four_runs):
-    rows = read_parquet(four_runs.workspace.rows)
+    rows = read_parquet(four_runs.workspace.dataset_rows)
     champion = load_registered("pitwise", version_of_kind(four_runs, "ann"))
-    measured = register.measured_again(replace(champion, window=400), rows, small.evaluate_params())
+    measured = register.measure_champion(replace(champion, window=400), rows, small.evaluate_params())
     assert measured.figures["skill_vs_persistence"] is None
 
 
@@ -229,7 +229,7 @@ def test_a_version_carries_its_contract(four_runs, kind):
     assert contract["kind"] == kind
     assert contract["features"] == list(small.FEATURES)
     assert contract["window"] == small.WINDOW
-    assert contract["rows_sha256"] == sha256(four_runs.workspace.rows)
+    assert contract["rows_sha256"] == sha256(four_runs.workspace.dataset_rows)
     assert contract["code_version"] == "unknown"  # the workspace is no git repository
     for key in ("onnx_sha256", "onnx_parity", "fitted_last_session"):
         assert contract[key] == training[key]
@@ -259,7 +259,7 @@ def test_the_run_of_a_version_has_its_params_metrics_curve_and_files(four_runs, 
 
 
 def test_a_registered_model_answers_as_the_exported_file_does(four_runs):
-    rows = read_parquet(four_runs.workspace.rows)
+    rows = read_parquet(four_runs.workspace.dataset_rows)
     ends = np.flatnonzero(rows["split"] == "test")
     values = rows[list(small.FEATURES)].to_numpy("float32")
     newest = registered_version(four_runs.client, "pitwise", "champion")
@@ -279,7 +279,7 @@ def test_an_alias_nobody_set_points_to_nothing(four_runs):
 
 def test_evaluation_stands_beside_its_baselines_on_the_same_dates(four_runs):
     report = four_runs.runs["better"].evaluation
-    rows = read_parquet(four_runs.workspace.rows)
+    rows = read_parquet(four_runs.workspace.dataset_rows)
     test = rows[rows["split"] == "test"]
     models = {"ann", "lstm", "persistence", "drift", "always_up", "gradient_boosting"}
     counts = {"n_predictions", "n_symbols", "n_sessions", "first_session", "last_session"}
@@ -314,11 +314,11 @@ def test_evaluation_keeps_its_predictions_and_plots(four_runs):
 def test_the_report_of_training_describes_the_fit(four_runs, kind):
     training = four_runs.runs["better"].training[kind]
     folder = four_runs.workspace.models / kind
-    rows = read_parquet(four_runs.workspace.rows)
+    rows = read_parquet(four_runs.workspace.dataset_rows)
     curve = pd.read_csv(folder / "learning_curve.csv")
     best = curve.loc[curve["validation_loss"].idxmin()]
     assert training["onnx_sha256"] == sha256(folder / "model.onnx")
-    assert training["rows_sha256"] == sha256(four_runs.workspace.rows)
+    assert training["rows_sha256"] == sha256(four_runs.workspace.dataset_rows)
     assert training["train_windows"] == (rows["split"] == "train").sum()
     assert training["validation_windows"] == (rows["split"] == "validation").sum()
     assert training["best_validation_loss"] == pytest.approx(best["validation_loss"])

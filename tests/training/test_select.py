@@ -22,12 +22,12 @@ from training.models.fit import fit_scaling
 from training.models.forecaster import Forecaster
 from training.models.scaler import Scaler
 from training.models.windows import WindowDataset
-from training.register import measured_again
+from training.register import measure_champion
 from training.select import (
     CLOSE,
     SelectParams,
+    candidates_at_window_end,
     choose,
-    last_session_inputs,
     select,
     standard_ranks,
     strength,
@@ -57,7 +57,7 @@ def test_candidates_enter_as_the_models_scaler_makes_them(rows, ends):
     scaler = Scaler(NAMES)
     windows = torch.from_numpy(gather(rows[NAMES].to_numpy(), ends, small.WINDOW).copy())
     theirs = scaler.relative(windows)[:, -1].numpy()
-    ours = last_session_inputs(rows, ends, small.WINDOW)[:, scaler.order]
+    ours = candidates_at_window_end(rows, ends, small.WINDOW)[:, scaler.order]
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
     assert np.isfinite(ours).all()
 
@@ -165,7 +165,7 @@ def test_the_choice_is_that_of_the_obvious_loop(seed):
 def planted(rows: pd.DataFrame, name: str, share: float) -> pd.DataFrame:
     """The rows with labels of which one candidate, as the model sees it, explains a share."""
     train = np.flatnonzero(rows["split"] == "train")
-    score = standard_ranks(last_session_inputs(rows, train, small.WINDOW))[:, NAMES.index(name)]
+    score = standard_ranks(candidates_at_window_end(rows, train, small.WINDOW))[:, NAMES.index(name)]
     noise = np.random.default_rng(0).normal(size=len(train))
     label = rows["label"].copy()
     label.iloc[train] = 0.02 * (math.sqrt(share) * score + math.sqrt(1 - share) * noise)
@@ -197,7 +197,7 @@ def test_of_two_with_the_same_information_the_first_in_the_table_is_chosen(rows)
 
 
 def test_the_report_is_that_of_a_slow_reference(rows, ends):
-    seen = pd.DataFrame(last_session_inputs(rows, ends, small.WINDOW), columns=NAMES)
+    seen = pd.DataFrame(candidates_at_window_end(rows, ends, small.WINDOW), columns=NAMES)
     label = rows["label"].iloc[ends].to_numpy()
     report = select(rows, small.WINDOW, select_params())
     table = ranking(report)
@@ -317,6 +317,7 @@ def test_the_stage_leaves_the_list_its_reasons_and_a_picture(tmp_path, capsys, m
     assert len(printed.split("left out: ")[1].split(", ")) == left_out
 
 
+@pytest.mark.component
 def test_a_champion_with_another_list_is_measured_on_the_same_dates(rows, tmp_path):
     theirs = ("high", "close", "volume_ratio", "momentum_5")
     assert set(theirs) - set(small.FEATURES)
@@ -332,7 +333,7 @@ def test_a_champion_with_another_list_is_measured_on_the_same_dates(rows, tmp_pa
     metadata = {"onnx_parity": 0.0, "fitted_last_session": "2014-06-02"}
     session = open_onnx(tmp_path / "model.onnx")
     champion = RegisteredModel("3", "ann", theirs, small.WINDOW, session, metadata)
-    measured = measured_again(champion, rows, small.evaluate_params())
+    measured = measure_champion(champion, rows, small.evaluate_params())
     label = rows.loc[rows["split"] == "test", "label"].to_numpy()
     with torch.no_grad():
         forecast = model(small.all_windows(test))[0].numpy()

@@ -51,7 +51,7 @@ def test_an_adjusted_close_comes_along(tmp_path, column):
     assert csv_bars(written(tmp_path / "bars.csv", text))["adj_close"].tolist() == [5.5]
 
 
-def test_a_folder_gives_the_rows_of_all_its_csv_files(tmp_path):
+def test_a_folder_is_read_as_the_rows_of_all_its_csv_files(tmp_path):
     written(tmp_path / "a.csv", HEADER + ROW)
     written(tmp_path / "b.csv.gz", HEADER + ROW.replace("AAPL", "MSFT") * 2)
     written(tmp_path / "readme.txt", "not prices")

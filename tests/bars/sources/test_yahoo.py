@@ -164,7 +164,7 @@ def test_a_missing_price_is_left_for_clean_to_judge(tmp_path):
     ],
 )
 def test_a_bar_of_a_session_that_has_not_finished_is_not_taken(tmp_path, now, last):
-    source = Yahoo(AAPL=[frame([*SESSIONS, "2024-07-08"])])  # Yahoo gives what it has, running bars too
+    source = Yahoo(AAPL=[frame([*SESSIONS, "2024-07-08"])])  # Yahoo returns running bars too
     bars = fetched(tmp_path, source, now=pd.Timestamp(now, tz="UTC"), tickers="[AAPL]")
     assert bars["date"].tolist() == [pd.Timestamp(d) for d in SESSIONS if d <= last]
     assert source.days == {("2024-07-01", last)}
@@ -601,6 +601,7 @@ def test_stage_ingest_takes_its_bars_from_yahoo(tmp_path, http):
     ]
 
 
+@pytest.mark.component
 def test_no_other_source_loads_yfinance():
     code = "import sys, pitwise.ingest; sys.exit('yfinance' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT.root, timeout=60, check=False)

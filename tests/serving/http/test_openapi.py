@@ -17,7 +17,6 @@ def documented(tmp_path_factory):
         yield schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
-@pytest.mark.property
 @pytest.mark.parametrize(
     "operation",
     [

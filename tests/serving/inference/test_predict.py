@@ -69,14 +69,14 @@ def build(folder: Path) -> None:
     workspace = small.make_workspace(folder, bars, predict={"reference_windows": 50})
     publish.main(workspace)
     dataset.main(workspace)
-    small.register_champion(workspace, read_parquet(workspace.rows))
+    small.register_champion(workspace, read_parquet(workspace.dataset_rows))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     workspace = Workspace(once(tmp_path_factory, "seven_stocks", build))
     champion = load_champion(workspace, REGISTRY)
-    return Run(workspace, open_store(workspace), read_parquet(workspace.rows), champion)
+    return Run(workspace, open_store(workspace), read_parquet(workspace.dataset_rows), champion)
 
 
 @pytest.fixture(scope="module")

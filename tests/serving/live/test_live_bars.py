@@ -25,7 +25,7 @@ from pitwise.features.history import CREATED, known
 from pitwise.features.indicators import NAMES
 from pitwise.features.windows import LastWindow, last_windows, unpacked
 from pitwise.stage import load_params
-from pitwise.workspace import Workspace, pushed_rows, write_parquet
+from pitwise.workspace import Workspace, pushed_folder, write_parquet
 from serving.live.live_bars import LiveBars
 from training import dataset
 
@@ -278,13 +278,13 @@ def test_a_live_bar_that_the_pipeline_sets_aside_is_withdrawn(workspace, raw):
 
 def test_a_training_set_does_not_see_live_rows(workspace, raw):
     dataset.main(workspace)
-    rows = workspace.rows.read_bytes()
+    rows = workspace.dataset_rows.read_bytes()
     live = live_bars(workspace)
     corrected = raw[raw["date"] == np.sort(raw["date"].unique())[-LIVE - 3]]
     live.take(corrected.assign(volume=corrected["volume"] + 100))
     live.close()
     dataset.main(workspace)
-    assert workspace.rows.read_bytes() == rows
+    assert workspace.dataset_rows.read_bytes() == rows
 
 
 def test_pushed_rows_say_when_they_were_known(workspace, raw):
@@ -292,7 +292,7 @@ def test_pushed_rows_say_when_they_were_known(workspace, raw):
     started = pd.Timestamp.now("UTC")
     live.take(raw[raw["date"] == days(raw)[0]])
     live.close()
-    (path,) = pushed_rows(workspace.daily_features).glob("*.parquet")
+    (path,) = pushed_folder(workspace.daily_features).glob("*.parquet")
     rows = known(pd.read_parquet(path))
     assert path.stem == f"{pd.Timestamp(days(raw)[0]):%Y-%m-%d}"
     assert (rows[CREATED] >= started).all()

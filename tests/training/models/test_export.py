@@ -15,6 +15,8 @@ from training.models.export import export_onnx, parity
 from training.models.fit import fit_scaling
 from training.models.forecaster import Forecaster
 
+pytestmark = pytest.mark.component
+
 N_FEATURES = len(small.FEATURES)
 
 
@@ -72,7 +74,7 @@ def test_inputs_and_outputs_have_names_and_a_free_batch(session):
 
 @torch.no_grad()
 @pytest.mark.parametrize("batch", [1, 3, 100])
-def test_any_batch_gives_what_torch_gives(kind, models, session, windows, batch):
+def test_any_batch_is_answered_as_torch_answers_it(kind, models, session, windows, batch):
     answers = run_onnx(session, windows[:batch].numpy())
     for name, expected in zip(["log_return", "p_up"], models[kind](windows[:batch]), strict=True):
         assert answers[name].shape == (batch,)
@@ -96,7 +98,7 @@ def test_the_file_holds_nothing_of_the_machine(kind, folder):
         assert path.encode() not in content
 
 
-def test_the_same_model_gives_the_same_file(kind, models, windows, folder, tmp_path):
+def test_the_same_model_is_exported_to_the_same_bytes(kind, models, windows, folder, tmp_path):
     export_onnx(models[kind], windows[2:5], tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (folder / kind / "model.onnx").read_bytes()
 
