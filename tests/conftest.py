@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def marker(item: pytest.Item) -> str:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """For the inner loop, leave out files that have nothing for it: importing Feast alone takes seconds."""
+    """For the inner loop, do not import files that have nothing for it: Feast alone takes seconds."""
     if config.option.markexpr != INNER_LOOP or collection_path.suffix != ".py":
         return None
     text = collection_path.read_text()
@@ -50,14 +51,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    cost: dict = {}
+    files: dict[Path, list[int]] = defaultdict(list)
     for item in items:
         name = marker(item)
         if not item.get_closest_marker(name):
             item.add_marker(name)
-        cost[item.path] = max(cost.get(item.path, 0), LADDER.index(name))
-    if hasattr(config, "workerinput"):  # the long ones first, so that no worker is left with one alone
-        items.sort(key=lambda item: -cost[item.path])
+        files[item.path].append(LADDER.index(name))
+    if hasattr(config, "workerinput"):
+        # Dear files first, and of those the ones with few tests, which are long: at the end short tests
+        # are left to share.
+        items.sort(key=lambda item: (-max(files[item.path]), len(files[item.path]), item.path))
 
 
 @pytest.fixture(scope="session")

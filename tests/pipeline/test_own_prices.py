@@ -1,0 +1,38 @@
+"""A person's own prices, by the command `pitwise run`, in a workspace of their own."""
+
+import numpy as np
+import pandas as pd
+from support.workspaces import Run, new_run
+
+SMALL = {
+    "quality": {"event_pictures": 0, "adjusted_pictures": 0, "trees": 10},
+    "train": {"max_batches": 20},
+    "lstm": {"hidden": [8], "dropout": [0.1], "dense": 4},
+}
+"""Params that make the run short: how good its models are is not looked at."""
+
+
+def test_own_prices_run_in_a_workspace_of_their_own(tmp_path):
+    dates = pd.bdate_range("2016-01-04", "2016-12-30")
+    rng = np.random.default_rng(3)
+    parts = []
+    for name in ("AAA", "BBB", "CCC"):
+        close = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, len(dates))))
+        bar = pd.DataFrame({"date": dates, "open": close, "high": close * 1.01, "low": close * 0.99})
+        parts.append(bar.assign(close=close, volume=1e6, Name=name))
+    prices = tmp_path / "mine.csv.gz"
+    pd.concat(parts).to_csv(prices, index=False)
+    desk = new_run(tmp_path / "desk")
+    assert desk.workspace.params.read_text().count("source: sample") == 1
+    for section, values in SMALL.items():
+        desk.change_params(section, **values)
+    before = desk.workspace.params.read_text()
+    shown = desk.run("pitwise", "run", "--source", "csv", "--data", str(prices), "--name", "mine").stdout
+    assert "champion: pitwise version 1" in shown
+    mine = Run(desk.path / "runs/mine")
+    latest = pd.read_parquet(mine.workspace.latest_predictions)
+    assert sorted(latest["symbol"]) == ["AAA", "BBB", "CCC"]
+    quarantined = mine.report("metrics/clean.json")["quarantined_by_reason"]
+    assert set(quarantined) == {"not_a_session"}  # business days on which the exchange was closed
+    assert not (desk.path / "metrics").exists()
+    assert desk.workspace.params.read_text() == before
