@@ -124,11 +124,13 @@ def reachable(binaries: Path, folder: Path) -> Path:
     """PostgreSQL's binaries where any user may run them: root's own folders are closed to others."""
     if all(path.stat().st_mode & 0o001 for path in (binaries, *binaries.parents)):
         return binaries
-    installed = binaries.parent
-    copy = folder / installed.name
-    for part in ("bin", "lib", "share"):
-        shutil.copytree(installed / part, copy / part, symlinks=True)
-    return copy / "bin"
+    package = binaries.parent.parent
+    # The binaries find their libraries by the way from one folder to the other.
+    for part in ("pginstall/bin", "pginstall/lib", "pginstall/share"):
+        shutil.copytree(package / part, folder / package.name / part, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    shutil.copytree(libraries, folder / libraries.name)
+    return folder / package.name / "pginstall/bin"
 
 
 class Redis(Server):
