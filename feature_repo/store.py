@@ -1,4 +1,4 @@
-"""Feast's store of a workspace: the one way the rooms get to it."""
+"""Feast's store of a workspace: the one way to get to it."""
 
 from typing import Any
 from unittest.mock import patch

@@ -1,10 +1,9 @@
-"""The command `pitwise`: makes and runs workspaces; the rooms add their commands.
+"""The command `pitwise`: makes and runs workspaces; other packages add their commands.
 
-A room's commands come by the entry points of group `pitwise.commands`, each a `typer.Typer`. What does
+Their commands come by the entry points of group `pitwise.commands`, each a `typer.Typer`. What does
 the work is imported inside the commands: pandas, MLflow and Feast take seconds, and `--help` must not.
 """
 
-import sqlite3
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from pitwise import __version__
-from pitwise.errors import PitwiseError, StoreError, one_line
+from pitwise.errors import StoreError, one_line, shown_as_message
 from pitwise.extras import require
 
 GROUP = "pitwise.commands"
@@ -44,9 +43,9 @@ def options(
         ),
     ] = False,
 ) -> None:
-    room = (context.obj or {}).get(context.invoked_subcommand)
-    if room and "--help" not in sys.argv:
-        require(room, f"pitwise {context.invoked_subcommand}")
+    extra = (context.obj or {}).get(context.invoked_subcommand)
+    if extra and "--help" not in sys.argv:
+        require(extra, f"pitwise {context.invoked_subcommand}")
 
 
 @app.command()
@@ -109,32 +108,34 @@ def run(
 
 
 def add_commands(app: typer.Typer, points: list[EntryPoint]) -> dict[str, str]:
-    """Add the rooms' commands to an app.
+    """Add other packages' commands to an app.
 
-    A room that cannot be imported gets one command of its own name, which says why.
+    A package that cannot be imported gets one command of its own name, which shows why.
 
     Returns:
-        the room of each command, by the command's name.
+        the package of each command, by the command's name; its extra has the same name.
     """
-    rooms: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for point in points:
         try:
-            room = point.load()
+            commands = point.load()
         except ImportError as error:
-            room = _unavailable(point.name, error)
-        app.add_typer(room)
-        named = [c.name or c.callback.__name__ for c in room.registered_commands if c.callback]
-        named += [group.name for group in room.registered_groups if group.name]
-        rooms |= dict.fromkeys(named, point.name)
-    return rooms
+            commands = _unavailable(point.name, error)
+        app.add_typer(commands)
+        named = [c.name or c.callback.__name__ for c in commands.registered_commands if c.callback]
+        named += [group.name for group in commands.registered_groups if group.name]
+        owners |= dict.fromkeys(named, point.name)
+    return owners
 
 
-def _unavailable(room: str, error: ImportError) -> typer.Typer:
+def _unavailable(package: str, error: ImportError) -> typer.Typer:
     app = typer.Typer()
 
-    @app.command(room, help="Not installed, or only in part.")
+    @app.command(package, help="Not installed, or only in part.")
     def command() -> None:
-        raise StoreError(f"pitwise {room}: cannot be loaded ({one_line(error)}). Install what it needs.")
+        raise StoreError(
+            f"pitwise {package}: cannot be loaded ({one_line(error)}). Install what it needs."
+        )
 
     return app
 
@@ -142,12 +143,9 @@ def _unavailable(room: str, error: ImportError) -> typer.Typer:
 def main() -> None:
     """Run the command that the shell gave. An error a person can mend is one line and exit code 1."""
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    rooms = add_commands(app, points)
-    try:
-        app(obj=rooms)
-    except (PitwiseError, OSError, sqlite3.OperationalError) as error:
-        # The last two are the disk's: full, or not to be written; Feast's databases meet it too.
-        sys.exit(f"error: {error}")
+    owners = add_commands(app, points)
+    with shown_as_message():
+        app(obj=owners)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which extras of the package are installed: a person installs the rooms they use."""
+"""Which extras of the package are installed: a person installs the parts they use."""
 
 from importlib.metadata import PackageNotFoundError, requires, version
 

@@ -1,7 +1,5 @@
 """What every stage shares: its section of `params.yaml`, and how it fails."""
 
-import sqlite3
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +7,7 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pitwise.errors import ParamsError, PitwiseError, one_line
+from pitwise.errors import ParamsError, one_line, shown_as_message
 from pitwise.workspace import Workspace
 
 
@@ -66,9 +64,5 @@ def run_stage(main: Callable[[Workspace], None]) -> None:
 
     An error a person can mend becomes one message and exit code 1.
     """
-    try:
+    with shown_as_message():
         main(Workspace(Path.cwd()))
-    except (PitwiseError, OSError, sqlite3.OperationalError) as error:
-        # The last two are the disk's: full, or not to be written; Feast's databases meet it too.
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)

@@ -84,14 +84,14 @@ def build(rows: pd.DataFrame, daily: pd.DataFrame, params: DatasetParams, window
     Raises:
         DataError: too little data for a window or a split.
     """
-    answers = pd.concat([daily[KEYS], labels(daily)], axis=1)
+    labelled = pd.concat([daily[KEYS], labels(daily)], axis=1)
 
     ends = window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), window)
     if len(ends) == 0:
         raise DataError(f"publish.window: no symbol has {window} complete sessions.")
     result = rows.assign(ends_window=False)
     result.loc[ends, "ends_window"] = True
-    result = result.merge(answers, on=KEYS, validate="one_to_one")
+    result = result.merge(labelled, on=KEYS, validate="one_to_one")
     usable = result["ends_window"] & result["label"].notna()
     sessions = pd.DatetimeIndex(result.loc[usable, "event_timestamp"].unique()).sort_values()
     split = split_sessions(

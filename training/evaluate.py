@@ -79,8 +79,8 @@ def model_forecast(
     session: InferenceSession, rows: pd.DataFrame, ends: np.ndarray, window: int
 ) -> Forecast:
     """An exported model's forecast of the windows ending at `ends`; rows hold its features only."""
-    answers = run_onnx_over(session, rows.to_numpy("float32"), ends, window)
-    return of_model(answers["log_return"], answers["p_up"])
+    outputs = run_onnx_over(session, rows.to_numpy("float32"), ends, window)
+    return of_model(outputs["log_return"], outputs["p_up"])
 
 
 def main(workspace: Workspace) -> None:
@@ -112,12 +112,12 @@ def main(workspace: Workspace) -> None:
         "first_session": f"{test['event_timestamp'].min():%Y-%m-%d}",
         "last_session": f"{test['event_timestamp'].max():%Y-%m-%d}",
     }
-    answers = test[["symbol", "event_timestamp", "close", "next_close", "label"]].copy()
+    predictions = test[["symbol", "event_timestamp", "close", "next_close", "label"]].copy()
     for name, forecast in forecasts.items():
         if name in KINDS or name == "gradient_boosting":
-            answers[f"{name}_log_return"] = forecast.log_return
-            answers[f"{name}_p_up"] = forecast.p_up
-    write_parquet(answers, workspace.test_predictions)
+            predictions[f"{name}_log_return"] = forecast.log_return
+            predictions[f"{name}_p_up"] = forecast.p_up
+    write_parquet(predictions, workspace.test_predictions)
     write_json(report, workspace.evaluation_report)
 
     from training import plots
@@ -126,10 +126,10 @@ def main(workspace: Workspace) -> None:
     fitted = {kind: read_json(workspace.models / kind / "training.json") for kind in KINDS}
     for name, figure in {
         "learning_curves": plots.learning_curves(curves, fitted),
-        "predicted_vs_actual": plots.predicted_vs_actual(answers, KINDS),
-        "calibration": plots.calibration(answers, KINDS),
-        "cumulative_rank_ic": plots.cumulative_rank_ic(answers, KINDS),
-        "per_symbol_error": plots.per_symbol_error(answers, KINDS),
+        "predicted_vs_actual": plots.predicted_vs_actual(predictions, KINDS),
+        "calibration": plots.calibration(predictions, KINDS),
+        "cumulative_rank_ic": plots.cumulative_rank_ic(predictions, KINDS),
+        "per_symbol_error": plots.per_symbol_error(predictions, KINDS),
     }.items():
         with replacing(workspace.plots / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=110)

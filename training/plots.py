@@ -34,13 +34,13 @@ def learning_curves(curves: dict[str, pd.DataFrame], fitted: dict[str, dict]) ->
     return figure
 
 
-def predicted_vs_actual(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
+def predicted_vs_actual(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
     """Predicted against actual log return, as it is, beside the line of a perfect forecast."""
     figure, axes = _panels(len(kinds))
-    actual = answers["label"] * 100
+    actual = predictions["label"] * 100
     low, high = np.percentile(actual, [0.2, 99.8])
     for axis, kind in zip(axes, kinds, strict=True):
-        predicted = answers[f"{kind}_log_return"] * 100
+        predicted = predictions[f"{kind}_log_return"] * 100
         axis.hexbin(predicted, actual, gridsize=60, bins="log", cmap="Greys", mincnt=1, linewidths=0.1)
         axis.axline((0, 0), slope=1, color=COLOURS[kind], lw=1.2, label="perfect forecast")
         span = max(predicted.abs().quantile(0.999), 0.02) * 1.3
@@ -55,12 +55,12 @@ def predicted_vs_actual(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
     return figure
 
 
-def calibration(answers: pd.DataFrame, kinds: Sequence[str], bins: int = 10) -> Figure:
+def calibration(predictions: pd.DataFrame, kinds: Sequence[str], bins: int = 10) -> Figure:
     """Share of rises by the forecast probability, in bins of equal size."""
     figure, axes = _panels(len(kinds))
     for axis, kind in zip(axes, kinds, strict=True):
-        p_up = answers[f"{kind}_p_up"]
-        rose = answers["label"] > 0
+        p_up = predictions[f"{kind}_p_up"]
+        rose = predictions["label"] > 0
         group = pd.qcut(p_up.rank(method="first"), min(bins, len(p_up)), labels=False)
         table = pd.DataFrame({"p_up": p_up, "rose": rose}).groupby(group).agg(["mean", "size"])
         share, size = table["rose", "mean"], table["rose", "size"]
@@ -83,14 +83,14 @@ def calibration(answers: pd.DataFrame, kinds: Sequence[str], bins: int = 10) -> 
     return figure
 
 
-def cumulative_rank_ic(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
+def cumulative_rank_ic(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
     """Sum of the daily rank information coefficients: a steady climb is skill, a walk is noise."""
     figure, (axis,) = _panels(1, width=9)
-    sessions = answers["event_timestamp"].to_numpy()
+    sessions = predictions["event_timestamp"].to_numpy()
     days = np.unique(sessions)
     for kind in [*kinds, "gradient_boosting"]:
-        scores = answers[f"{kind}_log_return"].to_numpy()
-        ic = metrics.rank_ic(scores, answers["label"].to_numpy(), sessions)
+        scores = predictions[f"{kind}_log_return"].to_numpy()
+        ic = metrics.rank_ic(scores, predictions["label"].to_numpy(), sessions)
         mean, t = metrics.mean_and_t(ic)
         figures = (
             "no ranks to compare"
@@ -109,13 +109,15 @@ def cumulative_rank_ic(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
     return figure
 
 
-def per_symbol_error(answers: pd.DataFrame, kinds: Sequence[str]) -> Figure:
+def per_symbol_error(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
     """Error of persistence by symbol, and what each model adds to it; the largest if many."""
-    actual = answers["next_close"]
-    forecasts = {kind: answers["close"] * np.exp(answers[f"{kind}_log_return"]) for kind in kinds}
-    forecasts["persistence"] = answers["close"]
+    actual = predictions["next_close"]
+    forecasts = {
+        kind: predictions["close"] * np.exp(predictions[f"{kind}_log_return"]) for kind in kinds
+    }
+    forecasts["persistence"] = predictions["close"]
     errors = pd.DataFrame({name: (f - actual).abs() / actual * 100 for name, f in forecasts.items()})
-    by_symbol = errors.groupby(answers["symbol"]).mean()
+    by_symbol = errors.groupby(predictions["symbol"]).mean()
     shown = by_symbol.nlargest(SHOWN_SYMBOLS, "persistence").iloc[::-1]
     position = np.arange(len(shown))
     figure, (left, right) = _panels(2, height=1.6 + 0.24 * len(shown))

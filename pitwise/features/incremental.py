@@ -62,7 +62,7 @@ class State:
     multiplies prices by, or 1.
 
     They are put on one share basis when they are computed with, by the pipeline's own operations in its
-    own order: a last bit that differs would tell ADX's ties otherwise.
+    own order: a last bit that differs would decide ADX's ties differently.
     """
     daily: pd.DataFrame
     """Their features as Feast's offline store has them, with `created_timestamp` and `segment`."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from pitwise.bars.schema import BAR_KEY
 from pitwise.cleaning.clean import CleanParams
 from pitwise.errors import DataError, StoreError
 from pitwise.features.history import CREATED, KEYS, known
@@ -143,7 +144,7 @@ class LiveBars:
     def _waiting(self, raw: pd.DataFrame) -> pd.DataFrame:
         """The bars of the journal that the pipeline has not seen: not in `raw`, or newer than it."""
         bars = self._journal.bars()
-        in_batch = bars.merge(raw[["symbol", "date"]], on=["symbol", "date"], how="left", indicator=True)
+        in_batch = bars.merge(raw[BAR_KEY], on=BAR_KEY, how="left", indicator=True)
         retrieved_at = _retrieved_at(self._workspace)
         newer = (in_batch["_merge"] == "left_only") | (bars["received_at"] > retrieved_at)
         return bars[newer & bars["symbol"].isin(self._market.symbols)]

@@ -22,6 +22,16 @@ from serving.settings import ServeParams
 
 FRIDAY = np.datetime64("2013-11-01T20:00:00", "us")
 """A session's close in summer time; the next session is Monday, 2013-11-04."""
+BAR = {
+    "symbol": "AAPL",
+    "date": "2013-11-04",
+    "open": 10,
+    "high": 12,
+    "low": 9,
+    "close": 11.5,
+    "volume": 100,
+}
+"""Of that next session, as the API takes it."""
 PARAMS = {
     "host": "127.0.0.1",
     "port": 0,

@@ -44,8 +44,8 @@ def export_onnx(model: Forecaster, example: torch.Tensor, path: Path) -> None:
 @torch.no_grad()
 def parity(model: Forecaster, session: ort.InferenceSession, windows: torch.Tensor) -> float:
     """Largest absolute difference between torch and onnxruntime over the windows and outputs."""
-    answers = run_onnx(session, windows.numpy())
+    outputs = run_onnx(session, windows.numpy())
     return max(
-        float(np.abs(torch_answer.numpy() - answers[name]).max())
-        for name, torch_answer in zip(OUTPUTS, model(windows), strict=True)
+        float(np.abs(torch_output.numpy() - outputs[name]).max())
+        for name, torch_output in zip(OUTPUTS, model(windows), strict=True)
     )

@@ -6,17 +6,9 @@ import threading
 
 import numpy as np
 import pytest
+from support.fake_service import BAR
 from support.problems import fields, problem
 
-BAR = {
-    "symbol": "AAPL",
-    "date": "2013-11-04",
-    "open": 10,
-    "high": 12,
-    "low": 9,
-    "close": 11.5,
-    "volume": 100,
-}
 pytestmark = pytest.mark.unit
 
 
