@@ -85,7 +85,8 @@ def run(
     takes minutes on two cores: about two for the sample's five stocks, with
     1 GB of memory and 0.05 GB of disk; about four for 500 stocks over four
     years, with 2 GB of memory and 0.6 GB of disk. Only source yfinance needs
-    the network.
+    the network. Bars are loaded where none have landed yet, and where a
+    source is named; `pitwise load` brings later ones.
 
     With a source, the run has a workspace of its own, runs/NAME: the params
     of this one, pointed at that source; its own store, registry and reports.
@@ -93,7 +94,8 @@ def run(
     Example: pitwise run --source csv --data my_prices.csv.gz
     """
     from pitwise.init import is_made, new_workspace, run_below
-    from pitwise.pipeline import run_pipeline
+    from pitwise.load import described, load, load_where_nothing_landed
+    from pitwise.pipeline import require_workspace, run_pipeline
     from pitwise.workspace import Workspace
 
     workspace = Workspace(Path.cwd())
@@ -102,9 +104,52 @@ def run(
         print(f"workspace {workspace.root}: params, store, registry and reports of its own", flush=True)
     elif data or name:
         raise typer.BadParameter("--data and --name go with --source.")
-    elif is_made(workspace):
-        new_workspace(workspace.root)
-    run_pipeline(workspace, retrieve=source == "yfinance")
+    else:
+        require_workspace(workspace)
+        if is_made(workspace):
+            new_workspace(workspace.root)
+    if source:
+        print(described(load(workspace)), flush=True)
+    else:
+        load_where_nothing_landed(workspace)
+    run_pipeline(workspace)
+
+
+@app.command("load")
+def load_bars(
+    source: Annotated[Source | None, typer.Option(help="Default: load.source of params.yaml.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="csv: a file or folder of prices. yfinance: a file of tickers, one a line."),
+    ] = None,
+    covers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST",
+            help="Days that the delivery holds whole: a bar that the source had there and that is "
+            "absent now is withdrawn. Default: each symbol's first day to its last.",
+        ),
+    ] = None,
+    history: Annotated[
+        Literal["assumed", "observed"] | None,
+        typer.Option(
+            help="assumed: each bar was known as its session closed. observed: it is known from now on. "
+            "Default: the first load of a workspace is assumed, later ones are observed."
+        ),
+    ] = None,
+) -> None:
+    """Bring a source's bars in: they land in data/landing, and no later load changes them.
+
+    Only what differs from what the source said before is news. A symbol that
+    is not in a load withdraws nothing. `pitwise run` brings the results up.
+
+    Example: pitwise load --source csv --data tonight.csv
+    """
+    from pitwise.load import days_of, described, load
+    from pitwise.workspace import Workspace
+
+    workspace = Workspace(Path.cwd())
+    print(described(load(workspace, source, data, days_of(covers) if covers else None, history)))
 
 
 def add_commands(app: typer.Typer, points: list[EntryPoint]) -> dict[str, str]:

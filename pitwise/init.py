@@ -34,7 +34,7 @@ OWN = (
     ".dvcignore",
     ".gitignore",
     "params.yaml",
-    "prices/.gitignore",  # `ingest.path` of the params: DVC wants a dependency to be there
+    "prices/.gitignore",  # `load.path` of the params
     "prices/README.md",
 )
 """Files that a workspace gets once: from then on they are the person's."""
@@ -91,7 +91,7 @@ def run_below(workspace: Workspace, name: str, source: str, data: str | Path | N
     """Make or refresh the workspace `runs/<name>` of a workspace: its params, with another source.
 
     Args:
-        source: a source of `params.yaml`'s ingest.source.
+        source: a source of `params.yaml`'s load.source.
         data: of source `csv` the file or folder of prices, of `yfinance` a file of tickers.
 
     Raises:
@@ -108,6 +108,7 @@ def run_below(workspace: Workspace, name: str, source: str, data: str | Path | N
     path = None if data is None else Path(data).expanduser().absolute()
     if path and not path.exists():
         raise DataError(f"{path}: there is no such file or folder. Name the one with your data.")
+    workspace.require_landings()
     yaml = _yaml()
     params = yaml.load(workspace.params)
     _point_at(params, source, path, workspace)
@@ -153,11 +154,9 @@ def _sources(path: Path) -> Iterator[Path]:
 
 def _point_at(params: Any, source: str, data: Path | None, workspace: Workspace) -> None:
     """Change a document of `params.yaml`; paths relative to its workspace become absolute."""
-    params["ingest"]["source"] = source
+    params["load"]["source"] = source
     if source == "csv":
-        params["ingest"]["path"] = str(data)
-    elif not Path(params["ingest"]["path"]).is_absolute():
-        params["ingest"]["path"] = "prices"  # not read, but stage `ingest` depends on it
+        params["load"]["path"] = str(data)
     tickers = params["yfinance"]["tickers"]
     if source == "yfinance" and data:
         params["yfinance"]["tickers"] = str(data)

@@ -14,28 +14,44 @@ class PipelineError(PitwiseError):
     """A stage failed. What it wrote on the screen says why."""
 
 
-def run_pipeline(workspace: Workspace, retrieve: bool = False) -> None:
-    """Bring every result of a workspace up to date and print the summary.
-
-    Args:
-        retrieve: run stage `ingest` even if nothing it depends on has changed: a source on the
-            network has newer bars.
+def run_pipeline(workspace: Workspace) -> None:
+    """Bring every result of a workspace up to what has landed in it and print the summary.
 
     Raises:
-        StoreError: it is no workspace, or the stages' packages are not all installed.
+        StoreError: it is no workspace, or one of an older version; nothing has landed in it; or the
+            stages' packages are not all installed.
         PipelineError: a stage failed.
     """
+    root = workspace.root
+    require_workspace(workspace)
+    require("all", "the pipeline")
+    track_landings(workspace)
+    _python(root, "dvc", "repro")
+    _python(root, "monitoring.summary")
+
+
+def require_workspace(workspace: Workspace) -> None:
+    """StoreError where the folder is no workspace, or one of an older version."""
     root = workspace.root
     if not (workspace.params.is_file() and (root / "dvc.yaml").is_file()):
         raise StoreError(
             f"{root}: is not a workspace: it has no params.yaml and dvc.yaml. `pitwise init DIR` "
             "makes one."
         )
-    require("all", "the pipeline")
-    if retrieve:
-        _python(root, "dvc", "repro", "--force", "--single-item", "ingest")
-    _python(root, "dvc", "repro")
-    _python(root, "monitoring.summary")
+    workspace.require_landings()
+
+
+def track_landings(workspace: Workspace) -> None:
+    """Have DVC keep what has landed, so that no checkout loses it: data/landing.dvc names it for Git.
+
+    Raises:
+        StoreError: nothing has landed.
+        PipelineError: DVC could not.
+    """
+    landing = workspace.landing
+    if not any(landing.glob("*.parquet")):
+        raise StoreError(f"{landing}: nothing has landed there. Run `pitwise load` first.")
+    _python(workspace.root, "dvc", "add", "--quiet", str(landing.relative_to(workspace.root)))
 
 
 def _python(root: Path, module: str, *arguments: str) -> None:

@@ -5,6 +5,8 @@ pandas is imported where a table is read or written: commands that read none mus
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,8 +44,11 @@ class Workspace:
     params = Artifact("params.yaml")
     feast_repo = Artifact("feature_repo")
 
-    raw_bars = Artifact("data/raw/bars.parquet")
-    retrievals = Artifact("data/raw/retrievals.jsonl")
+    landing = Artifact("data/landing")
+    bar_versions = Artifact("data/bars/versions.parquet")
+    bar_factors = Artifact("data/bars/factors.parquet")
+    seals = Artifact("data/bars/seals.parquet")
+    bar_landings = Artifact("data/bars/landings.json")
     planted_truth = Artifact("data/raw/truth.parquet")
     yahoo_cache = Artifact("data/raw/yfinance")
     clean_bars = Artifact("data/clean/bars.parquet")
@@ -60,6 +65,7 @@ class Workspace:
     published = Artifact("data/feast/published.json")
     online_lock = Artifact("data/feast/online.lock")
     dataset_rows = Artifact("data/dataset/rows.parquet")
+    served_rows = Artifact("data/dataset/served.parquet")
     dataset_report = Artifact("metrics/dataset.json")
     selection_report = Artifact("metrics/selection.json")
     selection_plot = Artifact("reports/plots/selection.png")
@@ -92,6 +98,15 @@ class Workspace:
             return SQLITE + str(self.root / url.removeprefix(SQLITE))
         return url
 
+    def require_landings(self) -> None:
+        """StoreError where the workspace is one of before there were landings."""
+        text = self.params.read_text() if self.params.is_file() else ""
+        if re.search(r"^ingest:", text, re.MULTILINE):
+            raise StoreError(
+                f"{self.root}: is a workspace of an older version: its params.yaml has a section "
+                "'ingest'. `pitwise upgrade` in it brings it up; its prediction log is kept."
+            )
+
     def online_writer(self) -> FileLock:
         """Held by whoever writes to the online store: one at a time, so that the newest window stays."""
         self.online_lock.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +117,8 @@ class Workspace:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
 
-    The name is always the same, so that what a killed run left there goes with the next one.
+    The name is always the same, so that what a killed run left there goes with the next one. File and
+    folder are on the disk when it returns, so that a power loss leaves the old content or the new.
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written.
@@ -112,7 +128,9 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
+            synced(temporary)
             temporary.replace(path)
+            synced(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -120,6 +138,15 @@ def replacing(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written ({error.strerror or error}). What was there is as it was; make "
             "room or give write permission, then run again: it goes on from here."
         ) from error
+
+
+def synced(path: Path) -> None:
+    """Have the disk hold what was written to a file, or which names a folder has."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def pushed_folder(path: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import date
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from typing import get_args
@@ -10,15 +11,19 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pitwise import cli, extras, pipeline
+from pitwise import cli, extras, load, pipeline
+from pitwise.bars.landing import landings
 from pitwise.cli import add_commands
 from pitwise.errors import StoreError
-from pitwise.ingest import IngestParams
 from pitwise.init import new_workspace
+from pitwise.load import LoadParams
 from pitwise.pipeline import PipelineError, run_pipeline
 from pitwise.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
+SERVING = ("predict", "serve", "replay", "update", "evening", "upgrade", "model", "key", "bars")
+"""The commands of the room `serving`."""
+PRICES = "symbol,date,open,high,low,close,volume\nAAPL,2014-01-02,10,12,9,11,100\n"
 
 
 def pitwise(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
@@ -36,12 +41,14 @@ def test_the_version_is_the_package_s():
 def test_help_lists_the_commands_of_every_room():
     done = pitwise("--help")
     assert done.returncode == 0
-    for command in ("init", "run", "predict", "serve", "replay", "model", "key"):
+    for command in ("init", "run", "load", *SERVING):
         assert f"│ {command} " in done.stdout
 
 
 @pytest.mark.component
-@pytest.mark.parametrize("command", ["init", "run", "predict", "serve", "replay"])
+@pytest.mark.parametrize(
+    "command", ["init", "run", "load", "predict", "serve", "replay", "update", "evening", "upgrade"]
+)
 def test_the_help_of_every_command_has_an_example(command):
     done = pitwise(command, "--help")
     assert done.returncode == 0
@@ -69,7 +76,7 @@ def test_help_loads_nothing_heavy():
 
 
 def test_the_sources_of_run_are_those_of_the_params():
-    assert get_args(cli.Source) == get_args(IngestParams.model_fields["source"].annotation)
+    assert get_args(cli.Source) == get_args(LoadParams.model_fields["source"].annotation)
 
 
 @pytest.mark.component
@@ -104,6 +111,10 @@ def test_an_error_is_one_message_without_a_traceback(tmp_path):
         (["run", "--data", "prices"], 2, "--data and --name go with --source"),
         (["run", "--name", "x"], 2, "--data and --name go with --source"),
         (["init"], 2, "Missing argument"),
+        (["load"], 1, "params.yaml: cannot be read"),
+        (["load", "--covers", "2014"], 1, "--covers: '2014' is not two days such as"),
+        (["load", "--history", "known"], 2, "'known' is not one of 'assumed', 'observed'"),
+        (["load", "--source", "bloomberg"], 2, "'bloomberg' is not one of 'sample', 'csv', 'yfinance'"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, arguments, code, message):
@@ -122,13 +133,18 @@ def test_a_mistake_is_named(tmp_path, arguments, code, message):
 
 
 @pytest.fixture
-def ran(monkeypatch) -> list[tuple[Path, bool]]:
-    """The workspaces that the command had run."""
-    runs: list[tuple[Path, bool]] = []
-    monkeypatch.setattr(
-        pipeline, "run_pipeline", lambda w, retrieve=False: runs.append((w.root, retrieve))
-    )
-    return runs
+def ran(monkeypatch) -> list[tuple[str, Path]]:
+    """What the command did, in order: the workspaces that it loaded bars into, and those that it ran."""
+    done: list[tuple[str, Path]] = []
+
+    def loads(workspace, *_, **__) -> Path:
+        done.append(("load", workspace.root))
+        return workspace.landing / "it.parquet"
+
+    monkeypatch.setattr(load, "load", loads)
+    monkeypatch.setattr(load, "described", lambda path: f"landed: {path}")
+    monkeypatch.setattr(pipeline, "run_pipeline", lambda w: done.append(("run", w.root)))
+    return done
 
 
 @pytest.fixture
@@ -139,38 +155,106 @@ def desk(tmp_path, monkeypatch) -> Workspace:
     return made
 
 
-def run(*arguments: str) -> None:
-    done = CliRunner().invoke(cli.app, ["run", *arguments], catch_exceptions=False)
+@pytest.fixture
+def landed(desk) -> Workspace:
+    """The workspace with a delivery in it."""
+    desk.landing.mkdir(parents=True)
+    (desk.landing / "it.parquet").touch()
+    return desk
+
+
+def invoked(*arguments: str) -> str:
+    done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    return done.output
 
 
-def test_run_runs_the_workspace_with_the_pipeline_of_the_installed_code(desk, ran):
-    pipeline_before = (desk.root / "dvc.yaml").read_text()
-    (desk.root / "dvc.yaml").write_text(pipeline_before + "# older\n")
-    run()
-    assert ran == [(desk.root, False)]
-    assert (desk.root / "dvc.yaml").read_text() == pipeline_before
+def test_run_runs_the_workspace_with_the_pipeline_of_the_installed_code(landed, ran):
+    pipeline_before = (landed.root / "dvc.yaml").read_text()
+    (landed.root / "dvc.yaml").write_text(pipeline_before + "# older\n")
+    invoked("run")
+    assert ran == [("run", landed.root)]
+    assert (landed.root / "dvc.yaml").read_text() == pipeline_before
 
 
-def test_run_leaves_a_pipeline_that_init_did_not_make(desk, ran):
-    (desk.root / "dvc.yaml").write_text("stages: {}\n")
-    run()
-    assert ran == [(desk.root, False)]
-    assert (desk.root / "dvc.yaml").read_text() == "stages: {}\n"
+def test_run_leaves_a_pipeline_that_init_did_not_make(landed, ran):
+    (landed.root / "dvc.yaml").write_text("stages: {}\n")
+    invoked("run")
+    assert ran == [("run", landed.root)]
+    assert (landed.root / "dvc.yaml").read_text() == "stages: {}\n"
 
 
-def test_run_with_a_source_runs_below(desk, ran, tmp_path):
+def test_a_run_where_nothing_has_landed_loads_first(desk, ran):
+    shown = invoked("run")
+    assert ran == [("load", desk.root), ("run", desk.root)]
+    assert f"landed: {desk.root}/data/landing/it.parquet" in shown
+
+
+def test_run_with_a_source_loads_and_runs_below(landed, ran, tmp_path):
     prices = tmp_path / "prices.csv"
-    prices.write_text("symbol,date,close\n")
-    run("--source", "csv", "--data", str(prices))
-    run("--source", "synthetic", "--name", "made")
-    run("--source", "yfinance")
-    below = desk.root / "runs"
-    assert ran == [(below / "csv", False), (below / "made", False), (below / "yfinance", True)]
+    prices.write_text(PRICES)
+    invoked("run", "--source", "csv", "--data", str(prices))
+    invoked("run", "--source", "synthetic", "--name", "made")
+    invoked("run", "--source", "yfinance")
+    (landed.root / "runs/yfinance/data/landing").mkdir(parents=True)
+    (landed.root / "runs/yfinance/data/landing/it.parquet").touch()
+    invoked("run", "--source", "yfinance")  # a source that is named is asked again
+    below = landed.root / "runs"
+    names = ("csv", "made", "yfinance", "yfinance")
+    assert ran == [(what, below / name) for name in names for what in ("load", "run")]
+
+
+def test_a_workspace_of_an_older_version_is_not_touched(landed, ran):
+    text = (landed.root / "dvc.yaml").read_text() + "# older\n"
+    (landed.root / "dvc.yaml").write_text(text)
+    landed.params.write_text("ingest: {source: sample, path: prices}\n")
+    for more in ([], ["--source", "sample"]):
+        done = CliRunner().invoke(cli.app, ["run", *more])
+        assert isinstance(done.exception, StoreError)
+        assert "`pitwise upgrade` in it brings it up" in str(done.exception)
+    assert ran == []
+    assert (landed.root / "dvc.yaml").read_text() == text
+    assert not (landed.root / "runs").exists()
+
+
+def test_load_lands_a_file_in_the_workspace_of_the_shell(desk, tmp_path):
+    (tmp_path / "prices.csv").write_text(PRICES)
+    shown = invoked("load", "--source", "csv", "--data", str(tmp_path / "prices.csv"))
+    (landing,) = landings(desk)
+    assert (landing.source, landing.history, len(landing.rows)) == ("csv", "assumed", 1)
+    assert landing.covers == {"AAPL": (date(2014, 1, 2), date(2014, 1, 2))}
+    assert shown.startswith("1 rows of 1 symbols from csv, received ")
+    assert shown.endswith(f" UTC: {desk.landing / landing.name}\n")
+
+
+def test_load_is_told_what_the_delivery_holds_whole_and_when_it_was_known(desk, tmp_path):
+    (tmp_path / "prices.csv").write_text(PRICES)
+    said = ["--covers", "2014-01-01:2014-01-31", "--history", "observed"]
+    invoked("load", "--source", "csv", "--data", str(tmp_path / "prices.csv"), *said)
+    (landing,) = landings(desk)
+    assert landing.history == "observed"
+    assert landing.covers == {"AAPL": (date(2014, 1, 1), date(2014, 1, 31))}
+
+
+def test_a_source_that_is_not_installed_says_what_to_install(desk, hidden):
+    hidden.add("bokeh-sampledata")
+    done = CliRunner().invoke(cli.app, ["load"])
+    assert isinstance(done.exception, StoreError)
+    assert str(done.exception) == (
+        "source sample needs bokeh-sampledata, which this Python does not have. Install it: "
+        "pip install 'pitwise[sources]'"
+    )
+    assert landings(desk) == []
 
 
 @pytest.fixture
-def commands(monkeypatch) -> list[list[str]]:
+def failing() -> list[str]:
+    """How the programs begin that end with an error."""
+    return []
+
+
+@pytest.fixture
+def commands(monkeypatch, failing) -> list[list[str]]:
     """The programs that a run started, each without its Python."""
     started: list[list[str]] = []
 
@@ -178,34 +262,41 @@ def commands(monkeypatch) -> list[list[str]]:
         assert command[:2] == [sys.executable, "-m"]
         assert env["PATH"].startswith(str(Path(sys.executable).parent))
         started.append(command[2:])
-        return subprocess.CompletedProcess(command, returncode=3 if "fail" in str(cwd) else 0)
+        failed = any(" ".join(command[2:]).startswith(start) for start in failing)
+        return subprocess.CompletedProcess(command, returncode=3 if failed else 0)
 
     monkeypatch.setattr(pipeline.subprocess, "run", start)
     return started
 
 
-def test_a_run_is_dvc_and_then_the_summary(desk, commands):
-    run_pipeline(desk)
-    assert commands == [["dvc", "repro"], ["monitoring.summary"]]
+def test_a_run_has_dvc_keep_what_landed_and_make_the_rest_and_shows_the_summary(landed, commands):
+    run_pipeline(landed)
+    assert commands == [
+        ["dvc", "add", "--quiet", "data/landing"],
+        ["dvc", "repro"],
+        ["monitoring.summary"],
+    ]
 
 
-def test_a_source_on_the_network_is_asked_again(desk, commands):
-    run_pipeline(desk, retrieve=True)
-    assert commands[0] == ["dvc", "repro", "--force", "--single-item", "ingest"]
-    assert commands[1:] == [["dvc", "repro"], ["monitoring.summary"]]
+def test_a_run_where_nothing_has_landed_is_refused(desk, commands):
+    with pytest.raises(StoreError, match=r"data/landing: nothing has landed there\. Run `pitwise load`"):
+        run_pipeline(desk)
+    assert commands == []
 
 
-def test_a_stage_that_fails_ends_the_run(tmp_path, commands):
-    with pytest.raises(PipelineError, match="`dvc repro` failed; its messages stand above"):
-        run_pipeline(new_workspace(tmp_path / "fail"))
-    assert commands == [["dvc", "repro"]]
+@pytest.mark.parametrize(("fails", "started"), [("dvc add", 1), ("dvc repro", 2)])
+def test_a_step_that_fails_ends_the_run(landed, commands, failing, fails, started):
+    failing.append(fails)
+    with pytest.raises(PipelineError, match=f"`{fails}.* failed; its messages stand above"):
+        run_pipeline(landed)
+    assert len(commands) == started
 
 
-def test_a_run_without_what_its_stages_import_is_refused(desk, commands, hidden):
+def test_a_run_without_what_its_stages_import_is_refused(landed, commands, hidden):
     hidden.update({"torch", "dvc", "yfinance", "evidently", "fastapi"})
     message = "the pipeline needs dvc, evidently, fastapi, torch, yfinance, which"
     with pytest.raises(StoreError, match=message):
-        run_pipeline(desk)
+        run_pipeline(landed)
     assert commands == []
 
 
@@ -249,7 +340,7 @@ def test_the_command_of_a_room_that_cannot_be_imported_says_why(fresh):
 
 def test_the_room_of_every_command_is_known(fresh):
     rooms = add_commands(fresh, [room("serving", "serving.cli:app")])
-    assert rooms == dict.fromkeys(["predict", "serve", "replay", "model", "key"], "serving")
+    assert rooms == dict.fromkeys(SERVING, "serving")
 
 
 @pytest.mark.parametrize(

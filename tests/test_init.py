@@ -95,7 +95,7 @@ def test_the_pipeline_keeps_its_descriptions_and_comments(made):
     text = (made.root / "dvc.yaml").read_text()
     assert text.startswith(HEADER)
     assert "desc: bars that can be trusted; the rest to quarantine, each with its reason" in text
-    assert "# The features' history is kept from run to run" in text
+    assert "# The way begins at data/landing, where `pitwise load` and the service put" in text
 
 
 @pytest.mark.component
@@ -118,17 +118,19 @@ def test_the_package_s_modules_win_over_the_workspace_s_folder_of_the_same_name(
 
 
 def test_a_second_init_brings_the_pipeline_up_and_leaves_the_rest(made):
-    made.params.write_text("ingest: {source: csv, path: mine.csv}\n")
+    made.params.write_text("load: {source: csv, path: mine.csv}\n")
     (made.feast_repo / "feature_store.yaml").write_text("mine")
-    result = made.root / "data/raw/bars.parquet"
+    result = made.landing / "it.parquet"
     result.parent.mkdir(parents=True)
     result.write_bytes(b"bars")
+    made.landing.with_suffix(".dvc").write_text("outs: []\n")
     (made.root / "dvc.lock").write_text("locked")
     pipeline = (made.root / "dvc.yaml").read_text()
     (made.root / "dvc.yaml").write_text(MARK + " of an older version")
     new_workspace(made.root)
     assert (made.root / "dvc.yaml").read_text() == pipeline
-    assert made.params.read_text() == "ingest: {source: csv, path: mine.csv}\n"
+    assert made.params.read_text() == "load: {source: csv, path: mine.csv}\n"
+    assert made.landing.with_suffix(".dvc").read_text() == "outs: []\n"
     assert (made.feast_repo / "feature_store.yaml").read_text() == "mine"
     assert result.read_bytes() == b"bars"
     assert (made.root / "dvc.lock").read_text() == "locked"
@@ -214,7 +216,7 @@ def test_a_run_below_has_the_params_of_this_one_and_its_prices(made, prices):
     made.params.write_text(made.params.read_text().replace("min_history: 80", "min_history: 99"))
     below = run_below(made, "mine", "csv", prices)
     assert below.root == made.root / "runs/mine"
-    changed = {"ingest": {"source": "csv", "path": str(prices)}}
+    changed = {"load": {"source": "csv", "path": str(prices), "basis": None}}
     assert params(below) == params(made) | changed
     assert params(below)["clean"]["min_history"] == 99
     comment = "# share of the symbols missing a session that makes it the source's loss"
@@ -223,7 +225,7 @@ def test_a_run_below_has_the_params_of_this_one_and_its_prices(made, prices):
 
 def test_a_run_below_can_be_made_again_and_follows_the_params(made, prices):
     below = run_below(made, "csv", "csv", prices)
-    result = below.root / "data/raw/bars.parquet"
+    result = below.landing / "it.parquet"
     result.parent.mkdir(parents=True)
     result.write_bytes(b"bars")
     made.params.write_text(made.params.read_text().replace("min_history: 80", "min_history: 99"))
@@ -242,22 +244,20 @@ def test_tickers_come_from_the_params_or_from_a_file(made, prices):
     assert params(run_below(made, "a", "yfinance"))["yfinance"] == params(made)["yfinance"]
     below = run_below(made, "b", "yfinance", prices)
     assert params(below)["yfinance"]["tickers"] == str(prices)
-    assert params(below)["ingest"] == {"source": "yfinance", "path": "prices"}
+    assert params(below)["load"] == {"source": "yfinance", "path": "prices", "basis": None}
 
 
 def test_paths_in_the_params_that_are_relative_to_this_workspace_lead_there_from_below(made):
     text = made.params.read_text().replace("tickers: [AAPL, MSFT, BRK.B]", "tickers: mine.txt")
-    made.params.write_text(text.replace("path: prices ", "path: own ", 1))
+    made.params.write_text(text)
     below = run_below(made, "y", "yfinance")
     assert params(below)["yfinance"]["tickers"] == str(made.root / "mine.txt")
-    assert params(below)["ingest"]["path"] == "prices"  # stage `ingest` depends on it, read or not
-    assert (below.root / "prices/README.md").exists()
 
 
 def test_data_may_be_relative_to_the_shell_or_in_the_person_s_home(made, prices, monkeypatch):
     monkeypatch.setenv("HOME", str(prices.parent))
     below = run_below(made, "csv", "csv", "~/my prices.csv")
-    assert params(below)["ingest"]["path"] == str(prices)
+    assert params(below)["load"]["path"] == str(prices)
 
 
 @pytest.mark.parametrize(
@@ -277,6 +277,13 @@ def test_a_run_that_cannot_be_is_refused_before_anything_is_made(
 ):
     with pytest.raises(error, match=re.escape(message)):
         run_below(made, name, source, data)
+    assert not (made.root / "runs").exists()
+
+
+def test_no_run_is_made_below_a_workspace_of_an_older_version(made, prices):
+    made.params.write_text(made.params.read_text().replace("\nload:", "\ningest:"))
+    with pytest.raises(StoreError, match="`pitwise upgrade` in it brings it up"):
+        run_below(made, "csv", "csv", prices)
     assert not (made.root / "runs").exists()
 
 

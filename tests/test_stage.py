@@ -7,15 +7,18 @@ from pydantic import ValidationError, ValidationInfo, field_validator
 from support.project import PROJECT
 
 from feature_repo.publish import PublishParams
+from pitwise.bars.__main__ import BarParams
 from pitwise.cleaning.clean import CleanParams
 from pitwise.errors import DataError, ParamsError
-from pitwise.ingest import IngestParams
+from pitwise.load import LoadParams
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace
 
 GOOD = {
-    "ingest": {"source": "csv", "path": "prices"},
+    "load": {"source": "csv", "path": "prices", "basis": None},
+    "bars": {"seal_coverage": 0.95},
     "clean": {
+        "verdicts": "all",
         "min_history": 60,
         "split_step": 1.25,
         "glitches": {
@@ -53,7 +56,13 @@ def test_a_section_becomes_frozen_params(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("section", "kind"), [("ingest", IngestParams), ("clean", CleanParams), ("publish", PublishParams)]
+    ("section", "kind"),
+    [
+        ("load", LoadParams),
+        ("bars", BarParams),
+        ("clean", CleanParams),
+        ("publish", PublishParams),
+    ],
 )
 def test_the_projects_own_params_are_accepted(section, kind):
     load_params(PROJECT, section, kind)
@@ -99,8 +108,12 @@ def test_a_section_that_holds_no_keys_is_named(tmp_path, text):
         (PublishParams, "publish", "window", 0),
         (PublishParams, "publish", "window", -30),
         (PublishParams, "publish", "window_sessions", 0),
-        (IngestParams, "ingest", "source", "excel"),
-        (IngestParams, "ingest", "path", 7),
+        (CleanParams, "clean", "verdicts", "some"),
+        (BarParams, "bars", "seal_coverage", 0),
+        (BarParams, "bars", "seal_coverage", 1.01),
+        (LoadParams, "load", "source", "excel"),
+        (LoadParams, "load", "path", 7),
+        (LoadParams, "load", "basis", "adjusted"),
     ],
 )
 def test_an_impossible_value_is_named_with_its_key(tmp_path, kind, section, key, value):
@@ -114,7 +127,7 @@ def test_every_wrong_key_is_named_at_once(tmp_path):
 
 
 def test_invalid_yaml_is_refused_with_its_line(tmp_path):
-    message = refusal(tmp_path, "ingest: {}\nclean: {min_history: [}")
+    message = refusal(tmp_path, "load: {}\nclean: {min_history: [}")
     assert "not valid YAML" in message
     assert "line 2" in message
 

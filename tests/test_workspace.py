@@ -27,6 +27,10 @@ from pitwise.workspace import (
 ARTIFACTS = {name: value.path for name, value in vars(Workspace).items() if isinstance(value, Artifact)}
 
 
+def opened(handle: int) -> Path:
+    return Path(f"/proc/self/fd/{handle}").readlink()
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -46,8 +50,8 @@ def test_no_two_artifacts_share_a_path():
 
 def test_two_workspaces_have_paths_of_their_own(tmp_path):
     one, two = Workspace(tmp_path / "one"), Workspace(str(tmp_path / "two"))
-    assert one.raw_bars == tmp_path / "one/data/raw/bars.parquet"
-    assert two.raw_bars == tmp_path / "two/data/raw/bars.parquet"
+    assert one.clean_bars == tmp_path / "one/data/clean/bars.parquet"
+    assert two.clean_bars == tmp_path / "two/data/clean/bars.parquet"
     assert repr(one) == f"Workspace('{tmp_path}/one')"
 
 
@@ -100,6 +104,21 @@ def test_the_file_of_a_relative_sqlite_url_is_of_the_workspace_and_no_other(tmp_
     assert Workspace(tmp_path).database_url(url) == found.format(root=tmp_path)
 
 
+@pytest.mark.parametrize("params", ["ingest:\n  source: csv\n", "clean: {}\ningest: {source: csv}\n"])
+def test_a_workspace_of_before_there_were_landings_is_refused_with_what_to_do(tmp_path, params):
+    (tmp_path / "params.yaml").write_text(params)
+    message = f"{tmp_path}: is a workspace of an older version.*`pitwise upgrade` in it brings it up"
+    with pytest.raises(StoreError, match=message):
+        Workspace(tmp_path).require_landings()
+
+
+@pytest.mark.parametrize("params", [None, "", "load: {source: csv}\n", "# ingest:\nload: {ingest: x}\n"])
+def test_a_workspace_of_landings_and_a_new_folder_are_not_refused(tmp_path, params):
+    if params is not None:
+        (tmp_path / "params.yaml").write_text(params)
+    Workspace(tmp_path).require_landings()
+
+
 def test_one_writer_at_a_time_holds_the_online_store(tmp_path):
     workspace, same = Workspace(tmp_path), Workspace(tmp_path)
     with workspace.online_writer(), pytest.raises(Timeout):
@@ -130,6 +149,44 @@ def test_the_old_file_stays_whole_until_it_is_replaced(tmp_path):
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert names(tmp_path) == ["file.txt"]
+
+
+def test_file_and_folder_are_on_the_disk_when_the_block_has_ended(tmp_path, monkeypatch):
+    """The bytes before the name, and the name before it returns: a power loss leaves old or new."""
+    path, seen = tmp_path / "deep/file.txt", []
+
+    def fsync(handle: int) -> None:
+        synced = opened(handle)
+        content = synced.read_text() if synced.is_file() else names(synced)
+        seen.append((synced, content, path.read_text()))
+
+    path.parent.mkdir()
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert seen == []
+    assert seen == [
+        (path.parent / ".file.txt.tmp", "new", "old"),
+        (path.parent, ["file.txt"], "new"),
+    ]
+
+
+@pytest.mark.parametrize("write", [write_json, lambda x, path: write_parquet(pd.DataFrame(x), path)])
+def test_tables_and_documents_are_on_the_disk_too(tmp_path, monkeypatch, write):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(opened(handle)))
+    write({"x": [1]}, tmp_path / "file")
+    assert synced == [tmp_path / ".file.tmp", tmp_path]
+
+
+def test_a_write_that_failed_syncs_nothing(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with pytest.raises(ValueError, match="early"), replacing(tmp_path / "file.txt") as temporary:  # noqa: PT012
+        temporary.write_text("half of the n")
+        raise ValueError("early")
+    assert synced == []
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -83,7 +83,7 @@ def _content(file: Path) -> bytes:
     except FileNotFoundError as error:
         if file.is_symlink():
             raise DataError(f"{file}: is a link to {file.readlink()}, which is not there.") from error
-        raise DataError(f"{file}: there is no such file or folder. Set ingest.path.") from error
+        raise DataError(f"{file}: there is no such file or folder. Set load.path.") from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}.") from error
 

@@ -1,4 +1,4 @@
-"""Source `yfinance`: daily bars from Yahoo Finance, one request a ticker, as stage `ingest` wants them.
+"""Source `yfinance`: daily bars from Yahoo Finance, one request a ticker, as `pitwise load` wants them.
 
 Checked against yfinance 1.7.0. With `auto_adjust=False` it returns Yahoo's `quote` and `adjclose`
 arrays untouched, and Yahoo's own history is on today's share basis:
@@ -108,6 +108,11 @@ def last_finished_session(now: pd.Timestamp) -> pd.Timestamp:
     return days[session_close(days) + SETTLED <= now].max()
 
 
+def asked_days(params: YahooParams, now: pd.Timestamp) -> tuple[date, date]:
+    """First and last day that Yahoo is asked for, both included."""
+    return params.start, min(params.end or date.max, last_finished_session(now).date())
+
+
 def yahoo_bars(
     params: YahooParams,
     cache: Path,
@@ -129,8 +134,7 @@ def yahoo_bars(
         DataError: no ticker could be got, Yahoo stopped answering, or no session has finished yet.
     """
     now = now or pd.Timestamp.now("UTC")
-    first = params.start
-    last = min(params.end or date.max, last_finished_session(now).date())
+    first, last = asked_days(params, now)
     if first > last:
         raise DataError(f"yfinance.start: {first} is after the last finished session, {last}.")
     symbols: dict[str, str] = {}

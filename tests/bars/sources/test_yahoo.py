@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from support.project import PROJECT
 from yfinance.exceptions import YFDataException, YFPricesMissingError, YFRateLimitError
 
-from pitwise import ingest
+from pitwise.bars.landing import read_landing
 from pitwise.bars.sources import yahoo
 from pitwise.bars.sources.yahoo import YahooParams, last_finished_session, yahoo_bars
 from pitwise.errors import DataError, ParamsError
+from pitwise.load import load
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace
 
@@ -584,25 +585,40 @@ def test_yfinance_does_not_ask_again_for_a_ticker_that_yahoo_lacks(tmp_path, htt
     assert "No data found, symbol may be delisted" in report(tmp_path)["given_up"]["GONE"]
 
 
-def test_stage_ingest_takes_its_bars_from_yahoo(tmp_path, http):
-    workspace = Workspace(tmp_path)
-    params(tmp_path, tickers="[BRK.B]")
+def loading(folder: Path, tickers: str, start: str) -> Workspace:
+    workspace = Workspace(folder)
+    params(folder, tickers=tickers, start=start)
     with workspace.params.open("a") as file:
-        file.write("ingest: {source: yfinance, path: prices}\n")
+        file.write("load: {source: yfinance, path: prices}\n")
+    return workspace
+
+
+def test_a_load_lands_what_yahoo_answers_and_what_was_asked_for_is_whole(tmp_path, http):
+    """A ticker that failed is covered by nothing: its absence withdraws no bar."""
+    workspace = loading(tmp_path, tickers="[GONE, BRK.B]", start="2024-06-28")
+    error = {"code": "Not Found", "description": "No data found, symbol may be delisted"}
+    missing = Response(json.dumps({"chart": {"result": None, "error": error}}), 404)
+    http.charts = [missing, missing, chart()]
+    landing = read_landing(load(workspace, now=FRIDAY_NIGHT))
+    assert landing.rows["symbol"].tolist() == ["BRK.B"] * 4
+    assert landing.rows.columns.tolist()[-1] == "adj_close"
+    assert (landing.source, landing.basis, landing.history) == ("yfinance", "split_adjusted", "assumed")
+    assert landing.received_at == FRIDAY_NIGHT
+    assert landing.covers == {"BRK.B": (date(2024, 6, 28), date(2024, 7, 5))}
+    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["landing", "raw"]
+    assert [p.name for p in (tmp_path / "data/raw").iterdir()] == ["yfinance"]
+
+
+def test_tickers_of_a_load_may_come_from_a_file(tmp_path, http):
+    workspace = loading(tmp_path, tickers="[AAPL, MSFT]", start="2024-07-01")
+    (tmp_path / "mine.txt").write_text("BRK.B\n")
     http.charts = [chart()]
-    ingest.main(workspace)
-    bars = pd.read_parquet(workspace.raw_bars)
-    assert bars["symbol"].tolist() == ["BRK.B"] * 4
-    assert bars.columns.tolist()[-1] == "adj_close"
-    assert sorted(p.name for p in (tmp_path / "data/raw").iterdir()) == [
-        "bars.parquet",
-        "retrievals.jsonl",
-        "yfinance",
-    ]
+    landing = read_landing(load(workspace, data=tmp_path / "mine.txt", now=FRIDAY_NIGHT))
+    assert landing.covers == {"BRK.B": (date(2024, 7, 1), date(2024, 7, 5))}
 
 
 @pytest.mark.component
 def test_no_other_source_loads_yfinance():
-    code = "import sys, pitwise.ingest; sys.exit('yfinance' in sys.modules)"
+    code = "import sys, pitwise.load; sys.exit('yfinance' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT.root, timeout=60, check=False)
     assert done.returncode == 0

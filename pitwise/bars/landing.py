@@ -1,0 +1,192 @@
+"""Landings: what was delivered, when and by whom, in files that are written once and never changed.
+
+They are the one truth that a workspace stands on. Bar versions, and all that comes after them, are
+computed from these files and from nothing else.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Literal, cast
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pitwise.bars.calendar import session_close
+from pitwise.bars.schema import BAR_KEY
+from pitwise.errors import DataError
+from pitwise.workspace import Workspace, replacing
+
+Basis = Literal["traded", "split_adjusted"]
+History = Literal["assumed", "observed"]
+META = b"pitwise.landing"
+STAMP = "%Y%m%dT%H%M%S%fZ"
+
+
+@dataclass(frozen=True)
+class Landing:
+    """One delivery."""
+
+    rows: pd.DataFrame
+    """(n,) as delivered: `symbol`, `date`, the numbers of `pitwise.bars.schema` and, where the source
+    has it, `adj_close`; optional are `known_at` (UTC, of each row alone) and `withdrawn` (bool)."""
+    source: str
+    received_at: pd.Timestamp
+    """UTC."""
+    basis: Basis = "traded"
+    """Prices and volumes as traded, or on the share basis of the day of delivery."""
+    history: History = "observed"
+    """When each bar became known. `assumed`: as its session closed, which is what is taken for true of a
+    history that is loaded long after; `observed`: as it was received."""
+    covers: dict[str, tuple[date, date]] = field(default_factory=dict)
+    """First and last day that the delivery holds whole, by symbol. Inside, and nowhere else, a bar that
+    is absent and that the same source delivered before is withdrawn."""
+    seals: tuple[date, ...] = ()
+    """Sessions that a person declares complete."""
+    name: str = ""
+    """Of the file, once it is written."""
+
+
+def first_to_last(rows: pd.DataFrame) -> dict[str, tuple[date, date]]:
+    """Each symbol's first and last day in a delivery: what a file of whole histories covers."""
+    days = rows.dropna(subset=BAR_KEY).groupby("symbol", observed=True)["date"].agg(["min", "max"])
+    return {
+        str(symbol): (first.date(), last.date())
+        for symbol, first, last in zip(days.index, days["min"], days["max"], strict=True)
+    }
+
+
+def newest_close(rows: pd.DataFrame) -> pd.Timestamp:
+    """The close (UTC) of the newest session in a delivery: when a made or packed market was received.
+
+    Raises:
+        DataError: no row is of a session.
+    """
+    newest = session_close(pd.Series(rows["date"].dropna().unique())).max()
+    if pd.isna(newest):
+        raise DataError("The bars are of no session of the exchange.")
+    return cast(pd.Timestamp, newest)
+
+
+def land(workspace: Workspace, landing: Landing) -> Path:
+    """Write a landing; the file is on the disk when this returns.
+
+    What the source's newest landing holds already is not written again, whenever it is received.
+
+    Returns:
+        the landing's file, new or there before.
+
+    Raises:
+        StoreError: it cannot be written.
+        DataError: a landing of the same source was received later: what it said is not to be rewritten.
+    """
+    content = _content(landing)
+    earlier = [path for path in landing_files(workspace) if _source_of(path) == _word(landing.source)]
+    if earlier and earlier[-1].stem.endswith(content):
+        return earlier[-1]
+    stamp = landing.received_at.tz_convert("UTC").strftime(STAMP)
+    path = workspace.landing / f"{stamp}-{_word(landing.source)}-{content}.parquet"
+    if path.exists():
+        return path
+    if earlier and earlier[-1].name.split("-")[0] >= stamp:
+        raise DataError(
+            f"{earlier[-1]}: was received no earlier than {landing.received_at}. Another delivery of "
+            f"{landing.source} cannot be put before it: give a later instant, or use a new workspace."
+        )
+    meta = json.dumps(_meta(landing), sort_keys=True).encode()
+    table = pa.Table.from_pandas(landing.rows.astype({"symbol": "string"}), preserve_index=False)
+    table = table.replace_schema_metadata((table.schema.metadata or {}) | {META: meta})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, coerce_timestamps="us", allow_truncated_timestamps=True)
+    return path
+
+
+def landing_files(workspace: Workspace) -> list[Path]:
+    """The files of a workspace's landings, in the order in which they were received."""
+    return sorted(workspace.landing.glob("*.parquet"))
+
+
+def landings(workspace: Workspace) -> list[Landing]:
+    """All landings of a workspace, in the order in which they were received."""
+    return [
+        replace(landing, rows=landing.rows.astype({"symbol": "string"}))
+        for landing in each_landing(workspace)
+    ]
+
+
+def each_landing(workspace: Workspace) -> Iterator[Landing]:
+    """The landings of a workspace in the order in which they were received, one in memory at a time.
+
+    Their symbols are categories, which take an eighth of the memory.
+    """
+    return (read_landing(path) for path in landing_files(workspace))
+
+
+def read_landing(path: Path) -> Landing:
+    """Read a landing.
+
+    Raises:
+        DataError: it cannot be read, or is none.
+    """
+    try:
+        # Symbols stand once in memory, not once a row.
+        table = pq.read_table(path, read_dictionary=["symbol"])
+        meta = json.loads(table.schema.metadata[META])
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a landing ({error}). `dvc checkout` brings back the one that "
+            "DVC saw."
+        ) from error
+    rows = table.replace_schema_metadata().to_pandas()
+    rows["symbol"] = rows["symbol"].astype("category").cat.rename_categories(str)
+    return Landing(
+        rows=rows,
+        source=meta["source"],
+        received_at=pd.Timestamp(meta["received_at"]),
+        basis=meta["basis"],
+        history=meta["history"],
+        covers={
+            symbol: (date.fromisoformat(first), date.fromisoformat(last))
+            for symbol, (first, last) in meta["covers"].items()
+        },
+        seals=tuple(date.fromisoformat(day) for day in meta["seals"]),
+        name=path.name,
+    )
+
+
+def _meta(landing: Landing) -> dict:
+    return {
+        "source": landing.source,
+        "received_at": landing.received_at.tz_convert("UTC").isoformat(),
+        "basis": landing.basis,
+        "history": landing.history,
+        "covers": {symbol: [str(day) for day in days] for symbol, days in landing.covers.items()},
+        "seals": [str(day) for day in landing.seals],
+    }
+
+
+def _content(landing: Landing) -> str:
+    """A hash of what was said, whenever it was received and whatever was assumed of it."""
+    said = {k: v for k, v in _meta(landing).items() if k not in ("received_at", "history")}
+    digest = hashlib.sha256(json.dumps([said, list(landing.rows.columns)], sort_keys=True).encode())
+    for name in landing.rows:
+        column = landing.rows[name]
+        if column.dtype.kind == "M":
+            column = column.dt.as_unit("us")
+        if name == "symbol":
+            column = column.astype(object).where(column.notna(), None)
+        digest.update(pd.util.hash_pandas_object(column, index=False).to_numpy("uint64").tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _word(source: str) -> str:
+    return re.sub(r"[^a-z0-9_]+", "_", source.lower())
+
+
+def _source_of(path: Path) -> str:
+    return path.stem.split("-")[1]
