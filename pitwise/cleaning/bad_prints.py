@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import Field
 from scipy.ndimage import minimum_filter1d
 
+from pitwise.bars.schema import PRICES
 from pitwise.cleaning.neighbours import SMALLEST_NOISE, Neighbours
 from pitwise.stage import Params
 
@@ -43,10 +44,26 @@ def scale_error(n: Neighbours, params: GlitchParams) -> np.ndarray:
     return refused
 
 
-def bad_print(n: Neighbours, params: GlitchParams) -> np.ndarray:
+def wicks(n: Neighbours) -> np.ndarray:
+    """Log distance of each bar's high or low, the larger, beyond its open and close; (n,)."""
+    top = np.log(n.high / np.maximum(n.open, n.close))
+    return np.maximum(top, np.log(np.minimum(n.open, n.close) / n.low))
+
+
+def panics(session: np.ndarray, long_wick: np.ndarray) -> np.ndarray:
+    """True at the number of a session in which many stocks have a long wick: then it is real."""
+    bars = np.bincount(session)
+    long = np.bincount(session[long_wick], minlength=len(bars))
+    return (long > 1) & (long / np.maximum(bars, 1) >= 0.02)
+
+
+def bad_print(n: Neighbours, params: GlitchParams, panic: np.ndarray) -> np.ndarray:
     """One session's price far from both neighbours, which agree, on ordinary volume.
 
     Either the close, or only the session's high or low: a wick that neither neighbour has.
+
+    Args:
+        panic: see `panics`.
     """
     there = n.move
     back = n.after(n.move)
@@ -60,16 +77,11 @@ def bad_print(n: Neighbours, params: GlitchParams) -> np.ndarray:
     refused = np.zeros(len(there), bool)
     refused[rows[unreal & _ordinary_volume(n, rows, params)]] = True
 
-    top = np.log(n.high / np.maximum(n.open, n.close))
-    bottom = np.log(np.minimum(n.open, n.close) / n.low)
-    wick = np.maximum(top, bottom)
+    wick = wicks(n)
     rows = np.flatnonzero(wick > params.min_move)
-    # On a day of panic many stocks have such a wick, and it is real.
-    sessions = pd.Series(wick > params.min_move).groupby(n.session)
-    alone = (sessions.transform("mean") < 0.02) | (sessions.transform("sum") <= 1)
     # A range is about 1.6 times the day's noise (Parkinson 1980).
     noise = np.maximum(n.median(n.range, rows, [*range(-20, 0), *range(1, 21)]) / 1.6, SMALLEST_NOISE)
-    unreal = (wick[rows] > params.min_noise * noise) & alone.to_numpy()[rows]
+    unreal = (wick[rows] > params.min_noise * noise) & ~panic[n.session[rows].astype(int)]
     refused[rows[unreal & _ordinary_volume(n, rows, params)]] = True
     return refused
 
@@ -81,6 +93,21 @@ def stale(n: Neighbours, params: GlitchParams) -> np.ndarray:
         same &= prices == n.before(prices)
     repeated = np.cumsum(~same) - 1  # the bar that each one repeats, by number
     return same & (np.bincount(repeated)[repeated] > params.stale_bars)
+
+
+def stale_by_then(bars: pd.DataFrame, first: np.ndarray, stale_bars: int) -> np.ndarray:
+    """Bars that repeat the traded prices before them for the `stale_bars`-th time or more; (n,) bool.
+
+    What `stale` refuses, less the first repeats, which were chance as far as one could see then.
+
+    Args:
+        bars: traded, sorted by symbol and date.
+        first: (n,) bool, true at a symbol's first bar.
+    """
+    prices = bars[PRICES].to_numpy("float64")
+    same = (prices == np.roll(prices, 1, axis=0)).all(axis=1) & ~first
+    row = np.arange(len(same))
+    return same & (row - np.maximum.accumulate(np.where(same, 0, row)) >= stale_bars)
 
 
 def absurd_volume(n: Neighbours, params: GlitchParams) -> np.ndarray:
@@ -107,13 +134,14 @@ def _ordinary_volume(n: Neighbours, rows: np.ndarray, params: GlitchParams) -> n
     return ~((that > params.max_volume_ratio * usual) | (after > params.max_volume_ratio * next_usual))
 
 
-GLITCHES: dict[str, Callable[[Neighbours, GlitchParams], np.ndarray]] = {
+WITHOUT_THE_MARKET: dict[str, Callable[[Neighbours, GlitchParams], np.ndarray]] = {
     "scale_error": scale_error,
     "stale": stale,
     "absurd_volume": absurd_volume,
-    "bad_print": bad_print,
 }
-"""Name of each check and the rows it refuses; each takes what the ones before it let through."""
+"""Checks that need no other symbol; each takes what the ones before it let through."""
+GLITCHES = [*WITHOUT_THE_MARKET, "bad_print"]
+"""The names of all checks, in their order."""
 
 
 def glitch_events(bars: pd.DataFrame, reason: np.ndarray) -> pd.DataFrame:

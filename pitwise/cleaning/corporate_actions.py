@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from pitwise.cleaning.adjustment import product_to_come
 from pitwise.cleaning.neighbours import Neighbours
 from pitwise.stage import Params
 
@@ -130,7 +129,21 @@ def moves(n: Neighbours, params: ActionParams, adjusted: bool = False) -> pd.Dat
     return pd.DataFrame({"row": rows, "kind": kind, "price_ratio": ratio, "evidence": evidence})
 
 
-def absences(n: Neighbours, params: ActionParams) -> pd.DataFrame:
+def lost_sessions(session: np.ndarray, first: np.ndarray, params: ActionParams) -> np.ndarray:
+    """By number of a session, how many before it the source lost: many symbols miss them at once.
+
+    Args:
+        session: (n,) int, the number of each bar's session, by symbol and date.
+        first: (n,) bool, true at a symbol's first bar.
+    """
+    width = int(session.max(initial=-1)) + 2
+    begins, ends = session[first], session[np.roll(first, -1)]
+    listed = np.cumsum(np.bincount(begins, minlength=width) - np.bincount(ends + 1, minlength=width))
+    missing = listed - np.bincount(session, minlength=width)
+    return np.cumsum(np.append(0, missing > np.maximum(params.outage_share * listed, 1)))
+
+
+def absences(n: Neighbours, params: ActionParams, lost: np.ndarray) -> pd.DataFrame:
     """Runs of sessions that lie between two bars of a symbol and have none.
 
     A source that lost sessions lost them for many symbols at once, or the price goes on as if
@@ -139,6 +152,7 @@ def absences(n: Neighbours, params: ActionParams) -> pd.DataFrame:
 
     Args:
         n: every bar that came, quarantined ones too: what is there is not absent.
+        lost: see `lost_sessions`.
 
     Returns:
         (m,) `row` of the bar after it, `kind` (gap | halt | symbol_reused), `price_ratio`, `sessions`
@@ -148,15 +162,6 @@ def absences(n: Neighbours, params: ActionParams) -> pd.DataFrame:
     with np.errstate(invalid="ignore"):
         rows = np.flatnonzero(n.step > 1)
     missing = (n.step[rows] - 1).astype(int)
-    first, last = pd.Series(n.session).groupby(n.run).agg(["min", "max"]).to_numpy().T.astype(int)
-    start = int(n.session.min()) if len(n.session) else 0
-    width = int(n.session.max()) - start + 2 if len(n.session) else 1
-    listed = np.cumsum(
-        np.bincount(first - start, minlength=width) - np.bincount(last - start + 1, minlength=width)
-    )
-    there = np.bincount(n.session.astype(int) - start, minlength=width)
-    lost = np.cumsum(np.append(0, (listed - there) > np.maximum(params.outage_share * listed, 1)))
-
     # How far a price and its trading drift in that time by themselves, and how far two companies differ.
     drift = n.noise(rows) * np.sqrt(missing + 1)
     move = n.log_return[rows]
@@ -167,7 +172,7 @@ def absences(n: Neighbours, params: ActionParams) -> pd.DataFrame:
     level = np.where(np.isfinite(level), level, np.nan)
     same = _normal(move, 0, drift) + _normal(level, 0, 0.5)
     other = _normal(move, 0, 1.5) + _normal(level, 0, 1.5)
-    at = n.session[rows].astype(int) - start
+    at = n.session[rows].astype(int)
     outage = (lost[at] - lost[at - missing]) >= np.maximum(missing / 2, 1)
 
     kinds, evidence = [], []
@@ -201,20 +206,21 @@ def absences(n: Neighbours, params: ActionParams) -> pd.DataFrame:
     )
 
 
-def segments(n: Neighbours, found: pd.DataFrame, params: ActionParams) -> np.ndarray:
-    """(n,) int32: counts up within a symbol where history must not be joined to what follows."""
-    breaks = n.step >= params.reuse_sessions
-    breaks[found.loc[found["kind"] == "spin_off", "row"].to_numpy(int)] = True
+def new_companies(n: Neighbours, params: ActionParams) -> np.ndarray:
+    """True at a bar after so long an absence that what was before is not joined to it; (n,) bool."""
+    with np.errstate(invalid="ignore"):
+        return n.step >= params.reuse_sessions
+
+
+def segments(breaks: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """(n,) int32: counts up within a symbol where history must not be joined to what follows.
+
+    Args:
+        breaks: (n,) bool, true at the first bar that stands apart.
+        first: (n,) bool, true at a symbol's first bar.
+    """
     total = np.cumsum(breaks)
-    return (total - np.maximum.accumulate(np.where(n.first, total, 0))).astype("int32")
-
-
-def split_factors(n: Neighbours, found: pd.DataFrame) -> np.ndarray:
-    """(n,) what prices before each split are multiplied by; a symbol's last bar has 1."""
-    steps = np.ones(len(n.close))
-    splits = found[found["kind"] == "split"]
-    steps[splits["row"].to_numpy(int) - 1] = splits["price_ratio"]  # from the bar before to the split's
-    return product_to_come(pd.Series(steps), n.run).to_numpy()
+    return (total - np.maximum.accumulate(np.where(first, total, 0))).astype("int32")
 
 
 def _measures_fit(measures: pd.DataFrame, kind: str) -> np.ndarray:

@@ -17,18 +17,37 @@ SMALLEST_NOISE = 0.004
 """Daily volatility that no stock falls below for long: prices that stand still are no measure."""
 
 
+def market_moves(session: np.ndarray, log_return: np.ndarray) -> np.ndarray:
+    """The market's log return by number of the session: the median of all symbols, 0 of few.
+
+    Args:
+        session: (n,) the number of each bar's session.
+        log_return: (n,) of its close; NaN where there is none.
+    """
+    sessions = pd.Series(log_return).groupby(session)
+    middle = sessions.median()[sessions.count() >= MARKET_SYMBOLS]
+    moves = np.zeros(int(session.max(initial=0)) + 2)
+    moves[middle.index.to_numpy(int)] = middle
+    return moves
+
+
 class Neighbours:
     """Bars sorted by symbol and date. Returns and ranges are logs; (n,) float64 each.
 
     A symbol's first row has no bar before it: its `step`, `gap` and `move` are NaN.
+
+    Args:
+        market: what `market_moves` says of the whole market, if the bars are but a part of it.
     """
 
-    def __init__(self, bars: pd.DataFrame):
+    def __init__(self, bars: pd.DataFrame, market: np.ndarray | None = None):
         self.open, self.high, self.low, self.close, self.volume = (
             bars[name].to_numpy("float64") for name in ("open", "high", "low", "close", "volume")
         )
         self.dates = bars["date"]
-        codes = pd.factorize(bars["symbol"])[0]
+        self.market = market
+        symbol = bars["symbol"]
+        codes = symbol.cat.codes.to_numpy() if symbol.dtype == "category" else pd.factorize(symbol)[0]
         self.run = codes
         self.first = np.append(True, codes[1:] != codes[:-1])[: len(codes)]
 
@@ -61,10 +80,9 @@ class Neighbours:
 
     @cached_property
     def move(self) -> np.ndarray:
-        """Log return of the close beyond the market's (the median of all symbols, if there are many)."""
-        sessions = pd.Series(self.log_return).groupby(self.session)
-        market = sessions.transform("median").where(sessions.transform("count") >= MARKET_SYMBOLS, 0.0)
-        return self.log_return - market.to_numpy()
+        """Log return of the close beyond the market's, see `market_moves`."""
+        market = market_moves(self.session, self.log_return) if self.market is None else self.market
+        return self.log_return - market[self.session.astype(int)]
 
     @cached_property
     def range(self) -> np.ndarray:

@@ -1,32 +1,57 @@
 """Checks of a bar by itself and of two bars of one session; the first that a row fails is its reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
 
-from pitwise.bars.calendar import has_closed
-from pitwise.bars.schema import ADJUSTED_CLOSE, COLUMNS, PRICES
+from pitwise.bars.calendar import has_closed, is_session, session_close
+from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, COLUMNS, PRICES
 
+KNOWN_AT = "known_at"
+"""Optional: the instant (UTC) from which a row was known; without it a row is judged as of now."""
 Check = Callable[[pd.DataFrame], np.ndarray]
 CHECKS: dict[str, Check] = {
     "missing": lambda b: (
-        b[_needed(b)].isna().any(axis=1).to_numpy() | (b["symbol"].fillna("") == "").to_numpy()
+        _any(b[name].isna() for name in _needed(b)) | (b["symbol"] == "").to_numpy(bool, na_value=True)
     ),
-    # A bar of a session that is still open, or yet to come, is no bar.
-    "not_a_session": lambda b: ~has_closed(b["date"], pd.Timestamp.now("UTC")),
+    # A bar of a session that was still open, or yet to come, when it became known is no bar.
+    "not_a_session": lambda b: ~_was_over(b),
     "non_positive": lambda b: (
-        ~(b[_prices(b)] > 0).all(axis=1).to_numpy() | np.isinf(b[_needed(b)[2:]]).any(axis=1).to_numpy()
+        _any(~(b[name] > 0) for name in _prices(b)) | _any(np.isinf(b[name]) for name in _needed(b)[2:])
     ),
     "negative_volume": lambda b: (b["volume"] < 0).to_numpy(),
     "high_below_low": lambda b: (b["high"] < b["low"]).to_numpy(),
     "open_outside_range": lambda b: ~b["open"].between(b["low"], b["high"]).to_numpy(),
     "close_outside_range": lambda b: ~b["close"].between(b["low"], b["high"]).to_numpy(),
-    "duplicate": lambda b: b.duplicated(_needed(b)).to_numpy(),
+    "duplicate": lambda b: _repeats(b),
     # Two bars of one session that differ: which one is right is unknown, so neither is kept.
-    "conflicting_duplicate": lambda b: b.duplicated(["symbol", "date"], keep=False).to_numpy(),
+    "conflicting_duplicate": lambda b: b.duplicated(BAR_KEY, keep=False).to_numpy(),
 }
 """Name of each row check and the rows it refuses; a row is quarantined by the first it fails."""
+
+
+def _any(failed: Iterable[pd.Series]) -> np.ndarray:
+    """True in the rows where one of the columns fails; (n,) bool."""
+    return np.logical_or.reduce([column.to_numpy(bool) for column in failed])
+
+
+def _was_over(bars: pd.DataFrame) -> np.ndarray:
+    if KNOWN_AT not in bars:
+        return has_closed(bars["date"], pd.Timestamp.now("UTC"))
+    sessions = is_session(bars["date"])
+    over = np.zeros(len(bars), bool)
+    known = bars[sessions]
+    over[sessions] = (session_close(known["date"]) <= known[KNOWN_AT]).to_numpy()
+    return over
+
+
+def _repeats(bars: pd.DataFrame) -> np.ndarray:
+    """True where all of a row was there before; (n,) bool."""
+    repeats = np.zeros(len(bars), bool)
+    several = bars.duplicated(BAR_KEY, keep=False).to_numpy()  # few, and quicker to find
+    repeats[several] = bars[several].duplicated(_needed(bars)).to_numpy()
+    return repeats
 
 
 def _needed(bars: pd.DataFrame) -> list[str]:
@@ -40,7 +65,10 @@ def _prices(bars: pd.DataFrame) -> list[str]:
 def reasons(bars: pd.DataFrame) -> pd.Series:
     """The name of the first row check that each row fails, or an empty string; (n,) of str."""
     reason = pd.Series("", index=bars.index)
+    good = bars
     for name, refuses in CHECKS.items():
-        good = bars[reason == ""] if (reason != "").any() else bars
-        reason.loc[good.index[refuses(good)]] = name
+        refused = refuses(good)
+        if refused.any():
+            reason.loc[good.index[refused]] = name
+            good = good[~refused]
     return reason

@@ -2,23 +2,26 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import markets
-from support.faulty_bars import CLEAN, PRICES
+from support.faulty_bars import AT, CLEAN, PRICES, kinds
 
+from pitwise.bars.basis import on_last_basis
+from pitwise.bars.schema import COLUMNS
 from pitwise.bars.sources.sample import sample_bars
-from pitwise.cleaning.adjustment import adjusted
+from pitwise.cleaning.adjustment import adjusted, vendor_steps
 from pitwise.cleaning.clean import clean
 
 
 @pytest.fixture(scope="module")
 def sample() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The sample before and after `clean`, row for row."""
+    """The sample before and after `clean`, on the last basis, row for row."""
     raw = sample_bars().sort_values(["symbol", "date"], ignore_index=True)
     bars, quarantine, _ = clean(raw, CLEAN)
     assert quarantine[["symbol", "low"]].values.tolist() == [["MSFT", 23.19]]  # a wick of 2008-07-01
     refused = (raw["symbol"] == "MSFT") & (raw["date"] == quarantine["date"][0])
     raw = raw[~refused].reset_index(drop=True)
     assert (raw["date"] == bars["date"]).all()
-    return raw, bars
+    pd.testing.assert_frame_equal(bars[[*PRICES, "volume"]], raw[[*PRICES, "volume"]])  # as traded
+    return raw, on_last_basis(bars)
 
 
 def between(bars: pd.DataFrame, symbol: str, first: str, last: str) -> pd.Series:
@@ -114,5 +117,112 @@ def test_the_step_between_two_symbols_is_no_split():
 
 
 def test_bars_without_an_adjusted_close_stay_as_they_are():
-    bars = markets.bars(2, 5, seed=3).drop(columns=["price_factor", "segment"])
+    bars = markets.bars(2, 5, seed=3)[[*COLUMNS]]
     pd.testing.assert_frame_equal(adjusted(bars, 1.25), bars.assign(price_factor=1.0))
+
+
+def factors(frame: pd.DataFrame) -> tuple[list[float], list[float]]:
+    steps, _ = vendor_steps(frame, split_step=1.25)
+    return np.cumprod(steps.price).tolist(), np.cumprod(steps.shares).tolist()
+
+
+@pytest.mark.parametrize(("shares", "price"), [(2, 50.0), (1.5, 200 / 3)])
+def test_the_factors_of_a_split_grow_from_its_session_on(shares, price):
+    price_factor, share_factor = factors(hand_made([100.0, price, price], [10.0, 10.0, 10.0]))
+    assert price_factor == pytest.approx([1.0, shares, shares])
+    assert share_factor == pytest.approx([1.0, shares, shares])
+
+
+def test_a_dividend_moves_the_price_factor_alone():
+    # 2 dollars on 100: the vendor multiplies the past by 0.98.
+    price_factor, share_factor = factors(hand_made([100.0, 98.0, 98.0], [98.0, 98.0, 98.0]))
+    assert price_factor == pytest.approx([1.0, 100 / 98, 100 / 98])
+    assert share_factor == [1.0, 1.0, 1.0]
+
+
+def test_a_split_and_a_dividend_of_one_session_multiply_and_one_dividend_of_another():
+    closes, adjusted_closes = [100.0, 50.0, 49.0], [49.0, 49.0, 49.0]
+    price_factor, share_factor = factors(hand_made(closes, adjusted_closes))
+    assert price_factor == pytest.approx([1.0, 2.0, 2.0 * 50 / 49])
+    assert share_factor == pytest.approx([1.0, 2.0, 2.0])
+
+
+def cleaned(calm: pd.DataFrame, verdicts: str):
+    return clean(calm, CLEAN.model_copy(update={"verdicts": verdicts}))
+
+
+MODES = pytest.mark.parametrize("verdicts", ["all", "look_back", "off"])
+
+
+@MODES
+def test_a_special_distribution_of_30_percent_leaves_the_volumes_alone(calm, verdicts):
+    adjusted_closes = 0.7 * calm["close"]
+    calm.loc[AT:, PRICES] *= 0.7
+    bars, quarantine, events = cleaned(calm.assign(adj_close=adjusted_closes), verdicts)
+    assert quarantine.empty
+    assert kinds(events) == [(calm["date"][AT], "distribution")]
+    assert bars["price_factor"].tolist() == pytest.approx([1.0] * AT + [1 / 0.7] * (300 - AT))
+    assert (bars["share_factor"] == 1).all()
+    assert (bars["segment"] == 0).all()
+
+
+@MODES
+@pytest.mark.parametrize(("old", "new"), [(4, 5), (2, 3), (1, 2), (1, 7), (10, 1)])
+def test_a_split_booked_in_the_adjusted_close_rescales_the_volumes(calm, verdicts, old, new):
+    ratio = new / old
+    adjusted_closes = calm["close"].copy()
+    calm.loc[AT:, PRICES] /= ratio
+    calm.loc[AT:, "volume"] *= ratio
+    bars, quarantine, events = cleaned(calm.assign(adj_close=adjusted_closes), verdicts)
+    assert quarantine.empty
+    assert kinds(events) == [(calm["date"][AT], "split")]
+    assert bars["share_factor"].tolist() == pytest.approx([1.0] * AT + [ratio] * (300 - AT))
+    assert bars["price_factor"].tolist() == pytest.approx([1.0] * AT + [ratio] * (300 - AT))
+
+
+@MODES
+def test_a_fifth_paid_out_on_wild_trading_is_a_distribution_and_no_split_5_for_4(calm, verdicts):
+    adjusted_closes = calm["close"].copy()
+    calm.loc[AT:, PRICES] *= 0.8
+    calm.loc[AT, "volume"] *= 4
+    bars, _, events = cleaned(calm.assign(adj_close=adjusted_closes), verdicts)
+    assert kinds(events) == [(calm["date"][AT], "distribution")]
+    assert (bars["share_factor"] == 1).all()
+
+
+@pytest.mark.parametrize("times", [1.4, 0.7, 2.0, 0.5])
+@pytest.mark.parametrize("along", [True, False])
+@pytest.mark.parametrize("whole_bar", [True, False])
+def test_a_close_wrong_for_a_day_is_a_bad_print_and_no_split(calm, times, along, whole_bar):
+    adjusted_closes = calm["close"].copy()
+    calm.loc[AT, PRICES if whole_bar else ["close"]] *= times
+    calm.loc[AT, "high"] = calm.loc[AT, ["high", "close"]].max()
+    calm.loc[AT, "low"] = calm.loc[AT, ["low", "close"]].min()
+    raw = calm.assign(adj_close=calm["close"] if along else adjusted_closes)
+    bars, quarantine, events = clean(raw, CLEAN)
+    assert kinds(events) == [(calm["date"][AT], "bad_print")]
+    assert quarantine["date"].tolist() == [calm["date"][AT]]
+    assert (bars["price_factor"] == 1).all()
+    assert (bars["share_factor"] == 1).all()
+
+
+@pytest.mark.parametrize("verdicts", ["look_back", "off"])
+@pytest.mark.parametrize("times", [1.4, 0.7, 2.0, 0.5])
+def test_looking_back_a_wrong_close_is_found_out_by_its_open(calm, verdicts, times):
+    adjusted_closes = calm["close"].copy()
+    calm.loc[AT, "close"] *= times
+    calm.loc[AT, "high"] = calm.loc[AT, ["high", "close"]].max()
+    calm.loc[AT, "low"] = calm.loc[AT, ["low", "close"]].min()
+    bars, _, events = cleaned(calm.assign(adj_close=adjusted_closes), verdicts)
+    assert kinds(events) == [(calm["date"][AT], "bad_close")]
+    assert (bars["price_factor"].round(12) == 1).all()
+    assert (bars["share_factor"] == 1).all()
+
+
+@pytest.mark.parametrize("times", [1.4, 0.7, 2.0, 0.5])
+def test_looking_back_a_whole_wrong_bar_leaves_no_factor_behind(calm, times):
+    adjusted_closes = calm["close"].copy()
+    calm.loc[AT, PRICES] *= times
+    bars, _, _ = cleaned(calm.assign(adj_close=adjusted_closes), "look_back")
+    assert (bars["price_factor"].drop(AT).round(12) == 1).all()
+    assert (bars["share_factor"].drop(AT).round(12) == 1).all()

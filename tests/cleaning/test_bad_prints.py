@@ -4,6 +4,8 @@ import pytest
 from support import markets
 from support.faulty_bars import AT, PRICES, cleaned, kinds, quarantined
 
+from pitwise.bars.schema import COLUMNS
+
 
 @pytest.mark.parametrize("factor", [100, 10, 0.1, 0.01])
 @pytest.mark.parametrize("sessions", [1, 3, 5])
@@ -46,7 +48,7 @@ def test_a_swing_whose_news_came_at_the_close_stays(calm):
 
 
 def test_a_day_of_panic_in_the_whole_market_stays():
-    panic = markets.bars(40, 200, seed=3).drop(columns=["price_factor", "segment"])
+    panic = markets.bars(40, 200, seed=3)[COLUMNS]
     panic["volume"] = 1e6
     day = panic["date"] == panic["date"].unique()[100]
     panic.loc[day, "low"] *= 0.75

@@ -9,17 +9,22 @@ from support import markets
 from support.faulty_bars import CLEAN, FAULTS, raw
 from support.project import with_params
 
+from pitwise.bars.landing import Landing
+from pitwise.bars.schema import COLUMNS
+from pitwise.bars.versions import bar_versions, write_versions
 from pitwise.cleaning import __main__ as stage
+from pitwise.cleaning import clean as cleaning
 from pitwise.cleaning.clean import CLEAN_SCHEMA, clean
 from pitwise.errors import DataError
-from pitwise.workspace import read_json, read_parquet, write_parquet
+from pitwise.simulation.market import SyntheticParams, synthetic_market
+from pitwise.workspace import read_json, read_parquet
 
 PARAMS = CLEAN.model_copy(update={"min_history": 1})
 SEGMENT = np.int32(0)
 
 
 def test_too_little_history_counts_only_good_rows():
-    long = markets.bars(2, 10, seed=0).drop(columns=["price_factor", "segment"])
+    long = markets.bars(2, 10, seed=0)[COLUMNS]
     long.loc[long.index[-1], "close"] = -1.0
     bars, quarantine, _ = clean(long, CLEAN.model_copy(update={"min_history": 10}))
     assert bars["symbol"].value_counts().to_dict() == {"S000": 10}
@@ -36,11 +41,13 @@ def test_nothing_left_is_an_error_with_the_counts_of_its_reasons(frame):
 
 
 def test_clean_bars_are_sorted_typed_and_on_a_fresh_index():
-    market = markets.bars(3, 20, seed=1).drop(columns=["price_factor", "segment"])
+    market = markets.bars(3, 20, seed=1)[COLUMNS]
     shuffled = market.sample(frac=1, random_state=0).astype({"date": "datetime64[ns]"})
     bars, _, _ = clean(shuffled, PARAMS)
     CLEAN_SCHEMA.validate(bars)
-    pd.testing.assert_frame_equal(bars, market.assign(price_factor=1.0, segment=SEGMENT))
+    pd.testing.assert_frame_equal(
+        bars, market.assign(price_factor=1.0, share_factor=1.0, segment=SEGMENT)
+    )
 
 
 CORRUPTIONS = [
@@ -100,7 +107,7 @@ def slow_reasons(frame: pd.DataFrame, min_history: int) -> list[str]:
     min_history=st.integers(1, 13),
 )
 def test_no_row_is_lost_and_each_has_the_reason_a_slow_reader_finds(seed, corruptions, min_history):
-    market = markets.bars(4, 15, seed).drop(columns=["price_factor", "segment"])
+    market = markets.bars(4, 15, seed)[COLUMNS]
     frame = market.sample(frac=1, random_state=seed).reset_index(drop=True)
     for row, corruption in corruptions:
         for column, value in corruption.items():
@@ -124,17 +131,46 @@ def test_no_row_is_lost_and_each_has_the_reason_a_slow_reader_finds(seed, corrup
     expected = frame.assign(reason=reasons)[reasons != ""].reset_index(drop=True)
     pd.testing.assert_frame_equal(quarantine, expected, check_dtype=False)
     kept = frame[reasons == ""].sort_values(["symbol", "date"], ignore_index=True)
-    pd.testing.assert_frame_equal(bars, kept.assign(price_factor=1.0, segment=SEGMENT))
+    pd.testing.assert_frame_equal(bars, kept.assign(price_factor=1.0, share_factor=1.0, segment=SEGMENT))
+
+
+@pytest.mark.parametrize("verdicts", ["all", "look_back", "off"])
+@given(seed=st.integers(0, 1000), group=st.integers(1, 5000), vendor=st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_it_does_not_matter_how_many_symbols_are_cleaned_at_a_time(verdicts, seed, group, vendor):
+    planted = {"split": 8, "spin_off": 6, "bad_print": 10, "scale_error": 3, "stale": 3, "gap": 2}
+    planted |= {"absurd_volume": 3, "duplicate": 2, "conflicting_duplicate": 2}
+    raw = synthetic_market(
+        SyntheticParams(
+            symbols=24, start="2012-01-03", sessions=200, seed=seed, signal=0, faults=planted
+        )
+    ).bars
+    raw = raw.sample(frac=0.98, random_state=seed, ignore_index=True)
+    raw.loc[[5, 6], ["symbol", "date"]] = [[None, raw["date"][5]], [raw["symbol"][6], None]]
+    if vendor:
+        steps = np.random.default_rng(seed).choice([1.0, 1.01, 2.0], len(raw), p=[0.99, 0.008, 0.002])
+        raw["adj_close"] = raw["close"] * steps
+    params = CLEAN.model_copy(update={"verdicts": verdicts, "min_history": 160})
+    unsealed = [raw["date"].max()]
+    with pytest.MonkeyPatch.context() as patch:
+        whole = clean(raw, params, unsealed=unsealed)
+        patch.setattr(cleaning, "GROUP", group)
+        parts = clean(raw, params, unsealed=unsealed)
+    for table, same in zip(whole, parts, strict=True):
+        pd.testing.assert_frame_equal(table, same, check_exact=True)
+    assert verdicts != "all" or vendor or {"bad_print", "split"} < set(whole.events["kind"])
 
 
 def test_the_stage_accounts_for_every_row(tmp_path, capsys):
     workspace = with_params(tmp_path, clean=CLEAN.model_dump(mode="json") | {"min_history": 2})
     frame = raw({}, {"date": pd.Timestamp("2014-01-03")}, {"symbol": "BBB"}, {"high": 1.0})
-    write_parquet(frame, workspace.raw_bars)
+    known = pd.Timestamp("2014-02-03", tz="UTC")
+    landing = Landing(frame, "csv", known, "traded", "assumed", covers={})
+    write_versions(workspace, bar_versions([landing], seal_coverage=0.5))
     stage.main(workspace)
     assert len(read_parquet(workspace.clean_bars)) == 2
     reasons = read_parquet(workspace.quarantine)["reason"].tolist()
-    assert reasons == ["too_little_history", "high_below_low"]
+    assert reasons == ["high_below_low", "too_little_history"]
     report = read_json(workspace.clean_report)
     assert report["rows_in"] == 4 == report["rows_clean"] + report["rows_quarantined"]
     assert report["quarantined_by_reason"] == {"high_below_low": 1, "too_little_history": 1}

@@ -6,6 +6,8 @@ import pytest
 from support import markets
 from support.faulty_bars import AT, CLEAN, PRICES, cleaned, kinds
 
+from pitwise.bars.basis import on_last_basis
+from pitwise.bars.schema import COLUMNS
 from pitwise.cleaning.clean import clean
 from pitwise.features.indicators import compute
 
@@ -32,7 +34,7 @@ def test_a_power_of_ten_that_stays_is_a_split(calm):
     bars, quarantine, events = cleaned(calm)
     assert quarantine.empty
     assert kinds(events) == [(calm["date"][AT], "split")]
-    assert bars["close"].pct_change().abs().max() < 0.05
+    assert on_last_basis(bars)["close"].pct_change().abs().max() < 0.05
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,10 @@ def test_a_split_is_taken_out_of_prices_and_volumes(calm, shares, ratio):
     assert quarantine.empty
     assert kinds(events) == [(calm["date"][AT], "split")]
     assert events["price_ratio"].tolist() == [pytest.approx(ratio)]
+    np.testing.assert_array_equal(bars[PRICES], calm[PRICES])  # as traded
+    for factor in ("price_factor", "share_factor"):
+        assert bars[factor].tolist() == pytest.approx([1.0] * AT + [shares] * (300 - AT))
+    bars = on_last_basis(bars)
     np.testing.assert_allclose(bars[PRICES], whole[PRICES] / shares, rtol=1e-12)
     np.testing.assert_allclose(bars["volume"], whole["volume"] * shares, rtol=1e-12)
     np.testing.assert_allclose(bars["price_factor"][:AT], ratio)
@@ -60,6 +66,8 @@ def test_two_splits_of_one_stock_multiply(calm):
         calm.loc[at:, "volume"] *= shares
     bars, _, events = cleaned(calm)
     assert events["kind"].tolist() == ["split", "split"]
+    assert bars["share_factor"].tolist() == pytest.approx([1.0] * 100 + [2.0] * 100 + [6.0] * 100)
+    bars = on_last_basis(bars)
     np.testing.assert_allclose(bars[PRICES], whole[PRICES] / 6, rtol=1e-12)
 
 
@@ -120,7 +128,7 @@ def test_sessions_before_a_burst_of_trading_are_a_halt(calm):
 
 
 def test_sessions_that_many_stocks_lost_are_the_sources_gap():
-    market = markets.bars(30, 200, seed=4).drop(columns=["price_factor", "segment"])
+    market = markets.bars(30, 200, seed=4)[COLUMNS]
     market["volume"] = 1e6
     day = market["date"].unique()[120]
     lost = (market["date"] == day) & (market["symbol"] < "S015")
@@ -164,7 +172,7 @@ def test_an_adjusted_close_that_misses_a_split_is_found_out(calm):
     calm.loc[AT:, "volume"] *= 2
     bars, _, events = cleaned(calm.assign(adj_close=calm["close"]))
     assert kinds(events) == [(calm["date"][AT], "split")]
-    assert bars["close"].pct_change().abs().max() < 0.05
+    assert on_last_basis(bars)["close"].pct_change().abs().max() < 0.05
 
 
 def test_an_adjusted_close_with_a_split_that_never_was_is_not_believed(calm):
@@ -181,4 +189,4 @@ def test_a_split_that_the_adjusted_close_knows_is_an_event_once(calm):
     bars, _, events = cleaned(calm.assign(adj_close=adjusted))
     assert kinds(events) == [(calm["date"][AT], "split")]
     assert "adjusted close" in events["evidence"][0]
-    np.testing.assert_allclose(bars["close"], adjusted / 2)
+    np.testing.assert_allclose(on_last_basis(bars)["close"], adjusted / 2)
