@@ -2,16 +2,15 @@
 
 import sys
 
-import pandas as pd
-
-from pitwise.features.load import load_bars
-from pitwise.stage import run_stage
-from pitwise.workspace import Workspace, read_parquet
+from pitwise.cleaning.clean import CleanParams
+from pitwise.features.versions import write_feature_versions
+from pitwise.stage import load_params, run_stage
+from pitwise.workspace import Workspace
 
 
 def main(workspace: Workspace) -> None:
-    bars = read_parquet(workspace.clean_bars)
-    print(load_bars(workspace, bars, pd.Timestamp.now("UTC"), progress=sys.stderr.isatty()))
+    params = load_params(workspace, "clean", CleanParams)
+    print(write_feature_versions(workspace, params, progress=sys.stderr.isatty()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The history of the daily features: what was known when, and what a later load changed.
 
-A row of the history is one *version* of one bar's features. The first load takes every bar as known at
-its close. A later load adds a version of each row that it brings, changes or no longer has, known from
-that load on; it rewrites nothing. So the versions known at an instant are the table as it stood then.
+A row of the history is one *version* of one bar's features, known from its `created_timestamp` on. What
+a later delivery brings, changes or withdraws adds a version and rewrites nothing. So the versions known
+at an instant are the table as it stood then.
 """
 
 import numpy as np
@@ -64,24 +64,11 @@ def known(history: pd.DataFrame, at: pd.Timestamp | None = None) -> pd.DataFrame
     return history[latest & history["close"].notna()].reset_index(drop=True)
 
 
-def covered_before(loads: pd.DataFrame) -> pd.Series:
-    """The last session that the history held before each load.
-
-    Args:
-        loads: `event_timestamp` and `created_timestamp` of the whole history.
-
-    Returns:
-        instants, indexed by `created_timestamp`; NaT for the first.
-    """
-    return loads.groupby(CREATED)["event_timestamp"].max().cummax().shift()
-
-
-def revisions(history: pd.DataFrame, covered: pd.Series) -> pd.DataFrame:
-    """What later loads changed in sessions that the history already held.
+def revisions(history: pd.DataFrame) -> pd.DataFrame:
+    """What was changed after it had been known, and what came after a newer session of its symbol.
 
     Args:
         history: of some symbols or all, sorted by symbol, event_timestamp and created_timestamp.
-        covered: of the whole history, see `covered_before`.
 
     Returns:
         one row a version: `symbol`, `event_timestamp`, `created_timestamp`, `kind` (late | changed |
@@ -89,8 +76,7 @@ def revisions(history: pd.DataFrame, covered: pd.Series) -> pd.DataFrame:
         `old_volume`, `new_volume` (NaN where there is none), `features_moved` (how many).
     """
     again = history.duplicated(KEYS).to_numpy()
-    late = (history["event_timestamp"] <= history[CREATED].map(covered)).to_numpy()
-    at = np.flatnonzero(again | late)
+    at = np.flatnonzero(again | came_late(history, CREATED))
     new, old = history.iloc[at], history.iloc[at - 1].copy()
     old.loc[~again[at], _features(history)] = np.nan
     moved = pd.DataFrame(_moved(old, new), columns=_features(history))
@@ -104,6 +90,17 @@ def revisions(history: pd.DataFrame, covered: pd.Series) -> pd.DataFrame:
         new_volume=new["volume"],
         features_moved=moved.sum(axis=1).to_numpy("int64"),
     )
+
+
+def came_late(rows: pd.DataFrame, known: str) -> np.ndarray:
+    """(n,) bool: rows that became known after a later row of their symbol.
+
+    Args:
+        rows: `symbol` and the instant `known`, in order of symbol and session.
+    """
+    instants = rows[known].to_numpy("datetime64[us]").astype("int64")
+    backwards = pd.Series(instants[::-1]).groupby(pd.factorize(rows["symbol"])[0][::-1], sort=False)
+    return instants > backwards.cummin().to_numpy()[::-1]
 
 
 def _features(table: pd.DataFrame) -> list[str]:

@@ -182,7 +182,7 @@ BARS = (
     _bar("close", "price", "last price of the session"),
     _bar("volume", "shares", "shares traded in the session"),
 )
-"""The bar itself, on the share basis of the symbol's last bar."""
+"""The bar itself, as it was traded."""
 
 INDICATORS = (
     Feature("price_change", "price_change", 1, "close - open", lambda run: run["close"] - run["open"]),

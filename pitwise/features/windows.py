@@ -1,4 +1,4 @@
-"""Windows over point-in-time rows: which rows end one, the window as a view, and as Feast keeps it."""
+"""Windows over point-in-time rows: which rows end one, how they are gathered, how Feast keeps them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,7 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from pitwise.features.indicators import FEATURES
+
 PACKED = np.dtype("<f4")
+UNITS = {feature.name: feature.unit for feature in FEATURES}
+_NONE, _PRICE, _SHARES = range(3)
+_BASIS = {"price": _PRICE, "price_change": _PRICE, "shares": _SHARES}
+"""What the factor of each unit is; the units not named here have no share basis."""
 
 
 def window_ends(symbols: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
@@ -36,6 +42,44 @@ def gather(rows: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
     return views[ends - length + 1].transpose(0, 2, 1)
 
 
+class WindowRows:
+    """Rows that windows are gathered from, each window on the share basis of its own last session.
+
+    A row's features are on the basis of its own session, so a split or a dividend changes no row before
+    it; what a person saw at the window's end is made here, and only here, for training and for serving.
+
+    Args:
+        rows: the features, `price_factor` and `share_factor`, see `pitwise.cleaning.clean`.
+        features: the columns, in the order of the windows.
+    """
+
+    def __init__(self, rows: pd.DataFrame, features: Sequence[str]):
+        self._kinds = np.array([_BASIS.get(UNITS[name], _NONE) for name in features], int)
+        self._price = rows["price_factor"].to_numpy("float64")
+        self._shares = rows["share_factor"].to_numpy("float64")
+        self.base = np.empty((len(rows), len(features)), "float32")
+        """(n, n_features) on the basis of the symbol's first session."""
+        for column, (name, kind) in enumerate(zip(features, self._kinds, strict=True)):
+            values = rows[name].to_numpy("float64")
+            if kind == _PRICE:
+                values = values * self._price
+            elif kind == _SHARES:
+                values = values / self._shares
+            self.base[:, column] = values
+
+    def scale(self, ends: np.ndarray) -> np.ndarray:
+        """(len(ends), n_features) float32: what the base rows of the windows ending there are
+        multiplied by."""
+        factors = np.ones((len(ends), 3), "float32")
+        factors[:, _PRICE] = 1 / self._price[ends]
+        factors[:, _SHARES] = self._shares[ends]
+        return factors[:, self._kinds]
+
+    def gather(self, ends: np.ndarray, length: int) -> np.ndarray:
+        """The windows ending at `ends`; (len(ends), length, n_features) float32, oldest first."""
+        return gather(self.base, ends, length) * self.scale(ends)[:, None, :]
+
+
 class LastWindow(NamedTuple):
     """A symbol's newest whole window."""
 
@@ -49,13 +93,14 @@ def last_windows(daily: pd.DataFrame, features: Sequence[str], length: int) -> d
     """The newest whole window of each symbol that has one.
 
     Args:
-        daily: `symbol`, `event_timestamp` and the features, sorted by the first two.
+        daily: `symbol`, `event_timestamp`, the features, `price_factor` and `share_factor`, sorted by
+            the first two.
     """
-    rows = daily[list(features)].to_numpy("float32")
+    rows = WindowRows(daily, features)
     keys = daily[["symbol", "event_timestamp"]].reset_index(drop=True)
-    ends = window_ends(keys["symbol"].to_numpy(object), rows, length)
+    ends = window_ends(keys["symbol"].to_numpy(object), rows.base, length)
     last = keys.iloc[ends].drop_duplicates("symbol", keep="last")
-    windows = gather(rows, last.index.to_numpy(), length)
+    windows = rows.gather(last.index.to_numpy(), length)
     columns = zip(last["symbol"], last["event_timestamp"], windows, strict=True)
     return {symbol: LastWindow(as_of, values) for symbol, as_of, values in columns}
 

@@ -380,7 +380,14 @@ def test_volatility_forgets_a_glitch_that_left_its_window():
 
 def test_daily_features_carry_symbol_and_close_of_each_bar(market):
     daily = daily_features(market.set_axis(np.arange(len(market)) + 7))
-    assert daily.columns.tolist() == ["symbol", "event_timestamp", *NAMES, "segment"]
+    assert daily.columns.tolist() == [
+        "symbol",
+        "event_timestamp",
+        *NAMES,
+        "price_factor",
+        "share_factor",
+        "segment",
+    ]
     assert daily["symbol"].tolist() == market["symbol"].tolist()
     assert daily["event_timestamp"].dt.date.tolist() == market["date"].dt.date.tolist()
     assert set(daily["event_timestamp"].dt.hour) == {20, 21}

@@ -1,6 +1,7 @@
 import struct
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from support import markets
 
 from pitwise.features.daily import daily_features
 from pitwise.features.indicators import NAMES
-from pitwise.features.windows import gather, last_windows, packed, unpacked, window_ends
+from pitwise.features.windows import WindowRows, gather, last_windows, packed, unpacked, window_ends
 
 
 @st.composite
@@ -111,3 +112,49 @@ def test_the_last_windows_are_each_symbols_newest_whole_one():
 def test_no_symbol_with_a_whole_window_has_no_last_window():
     daily = daily_features(markets.bars(2, 20, seed=2))
     assert last_windows(daily, NAMES, 5) == {}
+
+
+def test_a_window_is_on_the_share_basis_of_its_last_session():
+    # 2:1 between the second and third session; a dividend of 2% before the fourth.
+    rows = pd.DataFrame(
+        {
+            "close": [100.0, 110.0, 56.0, 54.0],
+            "volume": [10.0, 20.0, 50.0, 60.0],
+            "macd": [4.0, 2.0, 1.0, 3.0],
+            "rsi_14": [50.0, 60.0, 70.0, 80.0],
+            "price_factor": [1.0, 1.0, 2.0, 2.0 / 0.98],
+            "share_factor": [1.0, 1.0, 2.0, 2.0],
+        }
+    )
+    made = WindowRows(rows, ["close", "volume", "macd", "rsi_14"])
+    before, after, paid = made.gather(np.array([1, 2, 3]), 2)
+    assert before.tolist() == [[100, 10, 4, 50], [110, 20, 2, 60]]
+    assert after.tolist() == [[55, 40, 1, 60], [56, 50, 1, 70]]
+    assert paid[0].tolist() == pytest.approx([56 * 0.98, 50, 0.98, 70])
+    assert paid[1].tolist() == pytest.approx([54, 60, 3, 80])
+    assert made.gather(np.array([1]), 2).dtype == np.float32
+
+
+def test_the_newest_windows_are_on_the_basis_of_the_newest_session():
+    bars = markets.bars(2, 60, seed=3)
+    split = bars["date"] >= bars["date"].unique()[50]
+    bars.loc[split, ["open", "high", "low", "close"]] /= 2
+    bars.loc[split, "volume"] *= 2
+    bars.loc[split, ["price_factor", "share_factor"]] = 2.0
+    plain = markets.bars(2, 60, seed=3)
+    halved = plain.assign(volume=2 * plain["volume"])
+    halved[["open", "high", "low", "close"]] /= 2
+    windows, expected = (last_windows(daily_features(b), NAMES, 20) for b in (bars, halved))
+    for symbol, window in expected.items():
+        np.testing.assert_allclose(windows[symbol].values, window.values, rtol=1e-6, atol=1e-7)
+
+
+def test_a_split_and_a_dividend_move_no_feature_of_a_session_before_them():
+    bars = markets.bars(1, 60, seed=3)
+    after = bars["date"] >= bars["date"].unique()[40]
+    later = bars.copy()
+    later.loc[after, "price_factor"] = 2.0 / 0.97
+    later.loc[after, "share_factor"] = 2.0
+    one, other = daily_features(bars), daily_features(later)
+    pd.testing.assert_frame_equal(one[~after], other[~after], check_exact=True)
+    assert (other.loc[after, "close"] == bars.loc[after, "close"]).all()
