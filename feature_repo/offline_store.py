@@ -7,6 +7,9 @@ has for this very question takes seconds. Same question, same answer, tested aga
 Feast 0.67 pushes a row by writing the source's whole file anew. That file is a stage's output, which
 only its stage may write, so pushed rows stand beside it, a file for each session: `daily.pushed/` beside
 `daily.parquet`. Every read counts both.
+
+A row whose features are all missing is a withdrawal: from its creation on, the row of that instant has
+never been. One rule, offline and online: what is seen is the newest row that stands.
 """
 
 import copy
@@ -26,7 +29,6 @@ from feast.infra.offline_stores import duckdb
 from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.ibis import (
     IbisRetrievalJob,
-    get_historical_features_ibis,
     pull_all_from_table_or_query_ibis,
     pull_latest_from_table_or_query_ibis,
 )
@@ -69,7 +71,7 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """The newest row of each entity that stands: a later version without features withdraws it."""
+        """The newest row of each entity that stands."""
 
         def standing(source: DataSource, repo_path: str) -> ibis.Table:
             rows = _read(source, repo_path, config)
@@ -79,7 +81,7 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
                     order_by=ibis.desc(created_timestamp_column),
                 )
                 rows = rows.mutate(_rank=ibis.row_number().over(versions)).filter(ibis._._rank == 0)
-            return rows.filter(ibis.or_(*(rows[name].notnull() for name in feature_name_columns)))
+            return rows.filter(_stands(rows, feature_name_columns))
 
         return pull_latest_from_table_or_query_ibis(
             config,
@@ -139,8 +141,8 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
         for session in sessions.unique().to_pylist():
             rows = table.filter(pc.equal(sessions, session))
             path = pushed_folder(source.path) / f"{session}.parquet"
-            if path.exists():
-                rows = pa.concat_tables([pq.read_table(path), rows])
+            if path.exists():  # in microseconds, whatever the source's own unit is
+                rows = pa.concat_tables([pq.read_table(path).cast(schema), rows])
             write_parquet(rows, path)
 
     @staticmethod
@@ -154,37 +156,25 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
         full_feature_names: bool = False,
         filter_by_created_timestamp: bool = False,
     ) -> RetrievalJob:
-        """Each spine row with the newest feature row of its entity at or before its instant.
+        """Each spine row with the newest row of its entity at or before its instant that stands.
 
-        Of the rows of one instant the one created last counts. With `filter_by_created_timestamp`
-        only rows created at or before the spine row's instant do. A row older than the view's ttl
-        counts as absent. On-demand views, which an ASOF join cannot express, go to Feast's own join.
+        Of the rows of one instant the one created last counts, and one without features withdraws the
+        instant. With `filter_by_created_timestamp` only rows created at or before the spine row's
+        instant do. If the row found is older than the view's ttl, nothing is.
 
         Raises:
-            StoreError: the store has a `known_at`, and a view has no column with its rows' creation.
+            StoreError: the store has a `known_at`, and a view has no column with its rows' creation; or
+                the spine is no table.
         """
-        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        if on_demand or isinstance(entity_df, str):
-            return get_historical_features_ibis(
-                config,
-                feature_views,
-                feature_refs,
-                entity_df,
-                registry,
-                project,
-                partial(_read, config=config),
-                duckdb._write_data_source,
-                full_feature_names,
-                config.offline_store.staging_location,
-                config.offline_store.staging_location_endpoint_override,
-                filter_by_created_timestamp=filter_by_created_timestamp,
-            )
+        if not isinstance(entity_df, pd.DataFrame):
+            raise StoreError("the offline store joins a DataFrame of entities and instants, not SQL.")
         instant = infer_event_timestamp_from_entity_df(dict(entity_df.dtypes))
         entity_df = entity_df.assign(**{instant: pd.to_datetime(entity_df[instant], utc=True)})
         result = ibis.memtable(entity_df.reset_index(drop=True))
         result = result.mutate(**{instant: result[instant].cast(UTC)})
         # DuckDB takes a spine of unknown length for a short one and joins it by nested loops.
         ibis.get_backend().raw_sql("SET asof_loop_join_threshold = 0")
+        spans = _spans(entity_df)
         for view in feature_views:
             result = _asof_join(
                 result,
@@ -194,10 +184,15 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
                 full_feature_names,
                 config,
                 filter_by_created_timestamp,
+                spans,
             )
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        for transformed in on_demand:
+            if transformed.mode == "substrait":
+                result = transformed.transform_ibis(result, full_feature_names)
         return IbisRetrievalJob(
             result,
-            [],
+            [other for other in on_demand if other.mode != "substrait"],
             full_feature_names,
             metadata=RetrievalMetadata(
                 features=feature_refs,
@@ -252,6 +247,7 @@ def _asof_join(
     full_feature_names: bool,
     config: RepoConfig,
     by_creation: bool,
+    spans: dict[str, tuple[str, str]],
 ) -> ibis.Table:
     source = view.batch_source
     if source is None:
@@ -262,28 +258,29 @@ def _asof_join(
 
     rows = _read(source, str(config.repo_path), config)
     rows = rows.rename({new: old for old, new in source.field_mapping.items() if old in rows.columns})
+    for key, in_spine in keys.items():
+        if in_spine in spans:
+            rows = rows.filter(rows[key].between(*spans[in_spine]))
     created = source.created_timestamp_column
     own = rows[source.timestamp_field].cast(UTC)
     known = own
     if created and by_creation:
         known = ibis.ifelse(own > rows[created].cast(UTC), own, rows[created].cast(UTC))
+    features = [feature.name for feature in view.features if feature.name in rows.columns]
     rows = rows.select(
         **{f"_key_{key}": rows[key] for key in keys},
         _own=own,
         _known=known,
+        _stands=_stands(rows, features),
         **({"_created": rows[created].cast(UTC)} if created else {}),
         **{f"_feature_{name}": rows[name] for name in names},
     )
     if created:
         entity = [f"_key_{key}" for key in keys]
-        newest_first = [ibis.desc("_own"), ibis.desc("_created")]
-        at_once = ibis.window(group_by=[*entity, "_known"], order_by=newest_first)
-        rows = rows.mutate(_rank=ibis.row_number().over(at_once)).filter(ibis._._rank == 0)
-        if by_creation:  # a late row of an earlier instant is never the newest: a newer one was known
-            so_far = ibis.cumulative_window(group_by=entity, order_by="_known")
-            rows = rows.mutate(_newest=rows["_own"].max().over(so_far)).filter(
-                ibis._._own == ibis._._newest
-            )
+        versions = ibis.window(group_by=[*entity, "_own", "_known"], order_by=ibis.desc("_created"))
+        rows = rows.mutate(_rank=ibis.row_number().over(versions)).filter(ibis._._rank == 0)
+        rows = rows.drop("_rank")
+    rows = _newest_standing(rows, entity) if created and by_creation else rows.filter(ibis._._stands)
     joined = spine.asof_join(
         rows,
         on=spine[instant] >= rows["_known"],
@@ -299,3 +296,69 @@ def _asof_join(
         *spine.columns,
         **{f"{label}{name}": live.ifelse(joined[f"_feature_{name}"], None) for name in names},
     )
+
+
+def _spans(spine: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """The first and last value of each column of text.
+
+    A spine of some symbols need not read the others' row groups.
+    """
+    return {
+        name: (min(values), max(values))
+        for name in spine
+        if len(values := spine[name].unique()) and all(isinstance(value, str) for value in values)
+    }
+
+
+def _stands(rows: ibis.Table, features: list[str]) -> Any:
+    """Whether a row has a feature; one without any is a withdrawal."""
+    known = []
+    for column in (rows[name] for name in features):
+        number = column.type().is_floating()
+        known.append(column.notnull() & ~column.isnan() if number else column.notnull())
+    return ibis.or_(*known) if known else ibis.literal(True)
+
+
+def _newest_standing(versions: ibis.Table, entity: list[str]) -> ibis.Table:
+    """The newest row of each entity that stood, at each instant that changed which one that is.
+
+    A row comes to stand only at later instants of its entity or replaces one of its versions, so as long
+    as nothing is withdrawn the newest is the greatest `_own` so far. A withdrawal begins a new stretch,
+    whose first row is looked up among all that stood at its instant. Withdrawals are few, so that their
+    join with the versions of their entities is small.
+
+    Args:
+        versions: `_own` and `_known` (of a version: its instant, and from when on it was known),
+            `_stands`; one row for each of these instants.
+        entity: the columns of its keys.
+    """
+    next_version = ibis.window(group_by=[*entity, "_own"], order_by="_known")
+    versions = versions.mutate(_until=versions["_known"].lead().over(next_version))
+    standing = versions.filter(versions["_stands"])
+    withdrawn = versions.filter(~versions["_stands"]).select(*entity, "_known").distinct()
+    withdrawn = withdrawn.rename({f"_withdrawn{name}": name for name in withdrawn.columns})
+    at = withdrawn["_withdrawn_known"]
+    stood = withdrawn.left_join(
+        standing,
+        [
+            *(withdrawn[f"_withdrawn{key}"] == standing[key] for key in entity),
+            standing["_known"] <= at,
+            standing["_until"].isnull() | (standing["_until"] > at),
+        ],
+    )
+    replaced = {name: stood[f"_withdrawn{name}"] for name in (*entity, "_known")}
+    begin = stood.select(
+        **{name: replaced.get(name, stood[name]) for name in standing.columns}, _begins=ibis.literal(1)
+    )
+    first = ibis.window(group_by=[*entity, "_known"], order_by=ibis.desc("_own"))
+    begin = begin.mutate(_rank=ibis.row_number().over(first)).filter(ibis._._rank == 0).drop("_rank")
+    changes = standing.mutate(_begins=ibis.literal(1) * 0).union(begin)
+
+    in_order = ibis.cumulative_window(group_by=entity, order_by=["_known", ibis.desc("_begins")])
+    changes = changes.mutate(_stretch=changes["_begins"].sum().over(in_order))
+    so_far = ibis.cumulative_window(
+        group_by=[*entity, "_stretch"], order_by=["_known", ibis.desc("_begins")]
+    )
+    changes = changes.mutate(_newest=changes["_own"].max().over(so_far))
+    changes = changes.filter((changes["_own"] == changes["_newest"]) | (changes["_begins"] == 1))
+    return changes.mutate(_rank=ibis.row_number().over(first)).filter(ibis._._rank == 0)

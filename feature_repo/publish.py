@@ -1,11 +1,7 @@
 """Stage `publish`: the features into Feast, offline and online."""
 
-import io
-import sqlite3
-import sys
-from contextlib import closing, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,13 +10,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from pitwise.bars.calendar import session_close
+from pitwise.bars.calendar import session_day
 from pitwise.errors import DataError
 from pitwise.features.history import CREATED, known
 from pitwise.features.indicators import FEATURES, NAMES
-from pitwise.features.windows import PACKED, gather, packed, window_ends
+from pitwise.features.windows import PACKED, WindowRows, gather, packed, window_ends
 from pitwise.stage import Params, load_params, run_stage
-from pitwise.workspace import Workspace, pushed_folder, read_parquet, sha256, write_json, write_parquet
+from pitwise.workspace import (
+    Workspace,
+    pushed_folder,
+    read_json,
+    read_parquet,
+    sha256,
+    write_json,
+    write_parquet,
+)
 
 
 class PublishParams(Params):
@@ -28,106 +32,112 @@ class PublishParams(Params):
     window_sessions: int = Field(ge=1)
 
 
-def window_table(daily: pd.DataFrame, window: int, window_sessions: int) -> pa.Table:
-    """The windows Feast serves: of the last `window_sessions` sessions, and each symbol's last one.
+def window_table(daily: pd.DataFrame, window: int, since: pd.Timestamp) -> pa.Table:
+    """The windows Feast serves: those that end at `since` or later, and each symbol's last one.
 
     Args:
-        daily: the features as known now, sorted by symbol and event_timestamp.
+        daily: the features of some symbols as known now, sorted by symbol and event_timestamp.
 
     Returns:
         `symbol`, `event_timestamp`, `created_timestamp` (of the newest version in the window) and
         `window`, see `pitwise.features.windows.packed`.
-
-    Raises:
-        DataError: no symbol has a whole window.
     """
-    rows = daily[NAMES].to_numpy("float32")
+    rows = WindowRows(daily, NAMES)
     symbols = daily["symbol"].to_numpy(object)
-    ends = window_ends(symbols, rows, window)
-    if len(ends) == 0:
-        longest = daily.groupby("symbol").size().max()
-        raise DataError(
-            f"publish.window: {window} sessions is longer than the history: the longest symbol has "
-            f"{longest}, and the indicators need the first {max(f.history for f in FEATURES) - 1}. "
-            "Use a shorter window or more data."
-        )
-    instants = daily["event_timestamp"]
-    recent = instants >= instants.drop_duplicates().nlargest(window_sessions).min()
-    is_last = np.append(symbols[ends][1:] != symbols[ends][:-1], True)
-    ends = ends[recent.to_numpy()[ends] | is_last]
-
+    ends = window_ends(symbols, rows.base, window)
+    is_last = np.append(symbols[ends][1:] != symbols[ends][:-1], True)[: len(ends)]
+    ends = ends[(daily["event_timestamp"] >= since).to_numpy()[ends] | is_last]
     created = daily[CREATED].to_numpy("datetime64[us]")[:, None]
     return pa.table(
         {
             "symbol": pa.array(symbols[ends], pa.string()),
-            "event_timestamp": pa.array(instants.iloc[ends], pa.timestamp("us", "UTC")),
+            "event_timestamp": pa.array(daily["event_timestamp"].iloc[ends], pa.timestamp("us", "UTC")),
             CREATED: pa.array(gather(created, ends, window).max(axis=(1, 2)), pa.timestamp("us", "UTC")),
-            "window": pa.array(packed(gather(rows, ends, window)), pa.binary()),
+            "window": pa.array(packed(rows.gather(ends, window)), pa.binary()),
         }
     )
 
 
-def _drop_old_windows(pushed: Path, since: str, window: int) -> None:
-    """Windows are copies: the live ones need go no further back than ours, nor be of another length."""
+class Published(NamedTuple):
+    """What is in the store now."""
+
+    windows: pa.Table
+    rows: int
+    """Daily rows that stand."""
+    symbols: int
+    instants: pd.DatetimeIndex
+    """Closes of the sessions, sorted."""
+
+
+def published_windows(path: Path, params: PublishParams) -> Published:
+    """The windows of the features' history at `path`, some symbols in memory at a time.
+
+    Raises:
+        DataError: no symbol has a whole window.
+    """
+    file = pq.ParquetFile(path)
+    closes = read_parquet(path, ["event_timestamp", "close"]).dropna()["event_timestamp"].unique()
+    instants = pd.DatetimeIndex(closes).sort_values()
+    since = instants[-params.window_sessions :][0]
+    parts, rows, symbols, longest = [], 0, 0, 0
+    for group in range(file.num_row_groups):
+        daily = known(file.read_row_group(group).to_pandas())
+        parts.append(window_table(daily, params.window, since))
+        sizes = daily.groupby("symbol").size()
+        rows, symbols = rows + len(daily), symbols + len(sizes)
+        longest = max(longest, *sizes)
+    windows = pa.concat_tables(parts)
+    if windows.num_rows == 0:
+        raise DataError(
+            f"publish.window: {params.window} sessions is longer than the history: the longest symbol "
+            f"has {longest}, and the indicators need the first {max(f.history for f in FEATURES) - 1}. "
+            "Use a shorter window or more data."
+        )
+    return Published(windows, rows, symbols, instants)
+
+
+def _drop_pushed(workspace: Workspace, last: pd.Timestamp, window: int) -> None:
+    """Delete pushed rows of the sessions published here, and windows of another length.
+
+    They were made of bars that the history holds now; what it does not hold, the service pushes again.
+    """
     size = PACKED.itemsize * window * len(NAMES)
-    for path in pushed.glob("*.parquet"):
-        lengths = pc.binary_length(pq.read_table(path, columns=["window"])["window"]).drop_null()
-        if path.stem < since or set(lengths.unique().to_pylist()) - {size}:
-            path.unlink()
-
-
-def _read_while_writing(store: Any) -> None:
-    """Let SQLite readers go on while somebody writes."""
-    if store.config.online_store.type == "sqlite":
-        path = store.config.repo_path / store.config.online_store.path
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA journal_mode=WAL")
+    for source in (workspace.daily_features, workspace.window_features):
+        for path in pushed_folder(source).glob("*.parquet"):
+            lengths = {size}
+            if source == workspace.window_features:
+                windows = pq.read_table(path, columns=["window"])["window"]
+                lengths |= set(pc.binary_length(windows).drop_null().unique().to_pylist())
+            if path.stem <= f"{session_day(last):%Y-%m-%d}" or lengths != {size}:
+                path.unlink()
 
 
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "publish", PublishParams)
-    daily = known(read_parquet(workspace.daily_features))
-    windows = window_table(daily, params.window, params.window_sessions)
-    write_parquet(windows, workspace.window_features)
+    published = published_windows(workspace.daily_features, params)
+    windows, last = published.windows, published.instants[-1]
 
-    from feature_repo.store import open_store
+    from feature_repo.store import materialize, open_store
 
-    store = open_store(workspace)  # first, for it imports Feast in a second
-
-    from feature_repo.definitions import OBJECTS
-
-    instants = daily["event_timestamp"]
-    kept = instants.drop_duplicates().nlargest(params.window_sessions).min()
-    with (
-        workspace.online_writer(),
-        redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()),
-    ):
-        _drop_old_windows(pushed_folder(workspace.window_features), f"{kept:%Y-%m-%d}", params.window)
-        pushed = [path.stem for path in pushed_folder(workspace.daily_features).glob("*.parquet")]
-        pushed_last = (
-            session_close(pd.to_datetime(pd.Series(pushed))).max() if pushed else instants.max()
+    store = open_store(workspace, rebuild=False)
+    with workspace.online_writer():
+        write_parquet(windows, workspace.window_features)
+        _drop_pushed(workspace, last, params.window)
+        write_json(
+            {
+                "symbols": published.symbols,
+                "symbols_with_a_window": len(set(windows["symbol"].to_pylist())),
+                "daily_rows": published.rows,
+                "windows": windows.num_rows,
+                "window": params.window,
+                "last_event_timestamp": last.isoformat(),
+                "daily_sha256": sha256(workspace.daily_features),
+                "landings": read_json(workspace.bar_landings),
+            },
+            workspace.published,
         )
-        store.apply(OBJECTS)
-        _read_while_writing(store)
-        # Whole history on purpose: a symbol that stopped trading keeps its last values.
-        store.materialize(
-            start_date=instants.min().to_pydatetime(),
-            end_date=max(instants.max(), pushed_last).to_pydatetime(),
-            feature_views=["daily", "windows"],
-        )
-    write_json(
-        {
-            "symbols": int(daily["symbol"].nunique()),
-            "symbols_with_a_window": len(set(windows["symbol"].to_pylist())),
-            "daily_rows": len(daily),
-            "windows": windows.num_rows,
-            "window": params.window,
-            "last_event_timestamp": instants.max().isoformat(),
-            "daily_sha256": sha256(workspace.daily_features),
-        },
-        workspace.published,
-    )
-    print(f"{len(daily):,} daily rows and {windows.num_rows:,} windows of {params.window} sessions")
+        materialize(workspace, store)
+    print(f"{published.rows:,} daily rows and {windows.num_rows:,} windows of {params.window} sessions")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The same promises kept by both online stores: SQLite in the workspace's folder, and a real Redis."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from pitwise.init import DEFINITIONS
 from pitwise.registry.contract import run_onnx
 from pitwise.registry.model import RegisteredModel, RegistryParams
 from pitwise.stage import load_params
-from pitwise.workspace import Workspace, pushed_folder, read_parquet
+from pitwise.workspace import Workspace, pushed_folder, read_parquet, write_parquet
 from serving.inference.predictor import Predictor, load_champion
 from training import dataset
 
@@ -165,7 +166,7 @@ def test_an_older_push_overwrites_a_newer_one_so_the_writer_must_not_send_it(onl
     assert (pd.to_datetime(forecasts.as_of, utc=True)[1:] == newest).all()
 
 
-def test_an_offline_push_is_online_after_the_next_publish(online, published_again):
+def test_a_push_of_a_published_session_gives_way_to_the_next_publish(online, published_again):
     store = online.store()
     corrected = published_again.tail(1).assign(
         window=packed(np.full((1, small.WINDOW, len(NAMES)), 2, "float32")),
@@ -173,8 +174,10 @@ def test_an_offline_push_is_online_after_the_next_publish(online, published_agai
     )
     store.push("windows_push", corrected.reset_index(drop=True), to=PushMode.OFFLINE)
     try:
+        before = online.predictor().forecast(SYMBOLS).last_close[3]
         publish.main(online.workspace)
-        assert online.predictor().forecast(SYMBOLS).last_close[3] == 2.0
+        assert online.predictor().forecast(SYMBOLS).last_close[3] == before != 2.0
+        assert not list(pushed_folder(online.workspace.window_features).glob("*"))
     finally:
         for path in pushed_folder(online.workspace.window_features).glob("*"):
             path.unlink()
@@ -230,3 +233,82 @@ def test_a_redis_that_lost_its_data_knows_no_symbol_until_it_is_published_again(
     assert predictor.forecast(SYMBOLS).missing == SYMBOLS
     publish.main(online.workspace)
     assert same(predictor.forecast(SYMBOLS), before)
+
+
+# Registry and online store are a cache of what is published
+
+
+def without_state(online: Online, folder: Path) -> Workspace:
+    """What Git and DVC bring: the published files, but no registry and no online store."""
+    workspace = Workspace(shutil.copytree(online.workspace.root, folder))
+    for name in ("registry.db", "online.db", "online.db-wal", "online.db-shm", "materialized.json"):
+        (workspace.published.parent / name).unlink(missing_ok=True)
+    assert [path.name for path in workspace.published.parent.glob("*.db")] == []
+    return workspace
+
+
+sqlite_alone = pytest.mark.parametrize("online", ["sqlite"], indirect=True)
+
+
+@sqlite_alone
+def test_a_store_without_state_is_made_anew_by_whoever_opens_it_first(online, tmp_path):
+    expected = online.predictor().forecast(SYMBOLS)
+    workspace = without_state(online, tmp_path / "clone")
+    assert same(Predictor(online.champion, open_store(workspace)).forecast(SYMBOLS), expected)
+
+
+@sqlite_alone
+@pytest.mark.parametrize("lost", ["registry.db", "online.db", "materialized.json"])
+def test_a_part_of_the_state_that_is_lost_is_made_anew(online, tmp_path, lost):
+    workspace = Workspace(shutil.copytree(online.workspace.root, tmp_path / "copy"))
+    open_store(workspace)
+    expected = online.predictor().forecast(SYMBOLS)
+    (workspace.published.parent / lost).unlink()
+    assert same(Predictor(online.champion, open_store(workspace)).forecast(SYMBOLS), expected)
+
+
+@sqlite_alone
+def test_a_checkout_of_other_files_is_what_the_store_holds_next(online, tmp_path):
+    workspace = Workspace(shutil.copytree(online.workspace.root, tmp_path / "copy"))
+    before = Predictor(online.champion, open_store(workspace)).forecast(SYMBOLS)
+    table = read_parquet(workspace.window_features)
+    other = packed(np.full((len(table), small.WINDOW, len(NAMES)), 3, "float32"))
+    write_parquet(table.assign(window=other), workspace.window_features)
+    workspace.published.write_text(workspace.published.read_text() + "\n")
+    after = Predictor(online.champion, open_store(workspace)).forecast(SYMBOLS)
+    assert before.last_close[0] != 3.0
+    assert after.last_close.tolist() == [3.0] * 4
+
+
+@sqlite_alone
+def test_state_that_holds_what_is_published_is_left_alone(online, published_again):
+    open_store(online.workspace)
+    pushed = published_again.head(1).assign(
+        window=packed(np.full((1, small.WINDOW, len(NAMES)), 5, "float32"))
+    )
+    online.store().push("windows_push", pushed, to=PushMode.ONLINE)
+    assert online.predictor().forecast(SYMBOLS).last_close[0] == 5.0
+
+
+@sqlite_alone
+def test_a_workspace_where_nothing_is_published_opens_empty(online, tmp_path):
+    workspace = without_state(online, tmp_path / "clone")
+    workspace.published.unlink()
+    assert open_store(workspace).list_feature_views() == []
+
+
+OPEN = "from feature_repo.store import open_store; from pitwise.workspace import Workspace; "
+OPEN += "print(len(open_store(Workspace('.')).list_feature_views()))"
+
+
+@sqlite_alone
+def test_two_who_open_it_at_once_make_it_once(online, tmp_path):
+    workspace = without_state(online, tmp_path / "clone")
+    command = [sys.executable, "-W", "ignore", "-c", OPEN]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    pair = [
+        subprocess.Popen(command, cwd=workspace.root, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = [process.communicate(timeout=120)[0].split()[-1] for process in pair]
+    assert answers == ["2", "2"]

@@ -64,7 +64,7 @@ def opened(folder: Path, objects: list, offline: str = ASOF, known_at: str = "nu
         f"offline_store:\n  type: {offline}\n"
         + (f"  known_at: {known_at}\n" if offline == ASOF else "")
         + "online_store:\n  type: sqlite\n  path: online.db\n"
-        "entity_key_serialization_version: 3\n"
+        "entity_key_serialization_version: 3\nmaterialization:\n  pull_latest_features: true\n"
     )
     store = FeatureStore(str(folder))
     store.apply([SYMBOL, *objects])
@@ -345,6 +345,12 @@ def version_rows(versions: dict) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype({"close": "float64"})
 
 
+def standing(rows: pd.DataFrame) -> pd.DataFrame:
+    """The version created last of each symbol and instant, if it is no withdrawal."""
+    last = rows.sort_values("created").drop_duplicates(["symbol", "event_timestamp"], keep="last")
+    return last[last["close"].notna()]
+
+
 @pytest.fixture(scope="module", params=[ASOF, FEASTS_OWN])
 def version_store(request, tmp_path_factory):
     """A store of versions under a short and a long ttl, and the file they are in."""
@@ -377,6 +383,7 @@ def test_versions_are_seen_as_a_slow_reader_sees_them(version_store, versions, c
         for name, ttl in (("stale", timedelta(hours=3)), ("daily", FOR_EVER)):
             for instant, at_once in found.groupby("event_timestamp"):
                 seen = by_then[by_then["created"] <= instant] if strict else by_then
+                seen = standing(seen) if ours else seen  # Feast has no withdrawals: a row of nothing
                 expected = looked_up(seen, at_once, "close", ttl)
                 assert_same(at_once[f"{name}__close"], expected)
 
@@ -400,6 +407,64 @@ def asof_versions(tmp_path_factory):
     rows = version_rows({("A", 0, 0): 1})
     daily = view("daily", rows, folder, FOR_EVER, created_timestamp_column="created")
     return opened(folder, [daily]), folder
+
+
+def withdrawn() -> pd.DataFrame:
+    """Closes 1, 2, 3 of three days; the last two are withdrawn hours later, the second comes back."""
+    versions = [(0, 0, 1.0), (24, 24, 2.0), (48, 48, 3.0), (48, 50, None), (24, 52, None), (24, 60, 2.5)]
+    rows = [("A", CLOSE + own * HOUR, CLOSE + created * HOUR, close) for own, created, close in versions]
+    columns = ["symbol", "event_timestamp", "created", "close"]
+    return pd.DataFrame(rows, columns=columns).astype({"close": "float64"})
+
+
+def test_from_its_withdrawal_on_a_bar_has_never_been(tmp_path):
+    daily = view("daily", withdrawn(), tmp_path, FOR_EVER, created_timestamp_column="created")
+    store = opened(tmp_path, [daily])
+    hours = [0, 23, 24, 48, 49, 50, 51, 52, 59, 60, 99]
+    spine = asked(*(CLOSE + hour * HOUR for hour in hours), symbol="A")
+    options = {"filter_by_created_timestamp": True}
+    as_then = retrieved(store, spine, ["daily:close"], **options)["close"].tolist()
+    assert as_then == [1.0, 1.0, 2.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 2.5, 2.5]
+    now = retrieved(store, spine, ["daily:close"])["close"].tolist()
+    assert now == [1.0, 1.0, *[2.5] * 9]
+    store.materialize(CLOSE - HOUR, CLOSE + 99 * HOUR)
+    assert store.get_online_features(["daily:close"], [{"symbol": "A"}]).to_dict()["close"] == [2.5]
+    for hour, close in ((49, 3.0), (51, 2.0), (55, 1.0)):
+        store.config.offline_store.known_at = CLOSE + hour * HOUR
+        assert retrieved(store, spine.tail(1), ["daily:close"])["close"].tolist() == [close]
+        store.materialize(CLOSE - HOUR, CLOSE + 99 * HOUR)
+        online = store.get_online_features(["daily:close"], [{"symbol": "A"}]).to_dict()
+        assert online["close"] == [close]
+
+
+def test_a_bar_that_was_withdrawn_before_it_was_first_known_was_never_seen(tmp_path):
+    rows = withdrawn().iloc[[0, 2, 3]].assign(created=[CLOSE, CLOSE + 51 * HOUR, CLOSE + 51 * HOUR])
+    rows.loc[3, "created"] += MICROSECOND
+    daily = view("daily", rows, tmp_path, FOR_EVER, created_timestamp_column="created")
+    spine = asked(*(CLOSE + hour * HOUR for hour in (50, 51, 52)), symbol="A")
+    options = {"filter_by_created_timestamp": True}
+    found = retrieved(opened(tmp_path, [daily]), spine, ["daily:close"], **options)
+    assert found["close"].tolist() == [1.0, 3.0, 1.0]
+
+
+def test_the_only_bar_withdrawn_leaves_nothing(tmp_path):
+    rows = withdrawn().iloc[[2, 3]]
+    daily = view("daily", rows, tmp_path, FOR_EVER, created_timestamp_column="created")
+    store = opened(tmp_path, [daily])
+    spine = asked(CLOSE + 49 * HOUR, CLOSE + 50 * HOUR, symbol="A")
+    options = {"filter_by_created_timestamp": True}
+    assert_same(retrieved(store, spine, ["daily:close"], **options)["close"], [3.0, None])
+    assert_same(retrieved(store, spine, ["daily:close"])["close"], [None, None])
+
+
+def test_a_row_that_lacks_one_feature_stands(tmp_path):
+    rows = withdrawn().head(2).assign(volume=[7.0, 8.0])
+    rows.loc[1, "close"] = np.nan
+    daily = view("daily", rows, tmp_path, FOR_EVER, created_timestamp_column="created")
+    spine = asked(CLOSE + 30 * HOUR, symbol="A")
+    for options in ({}, {"filter_by_created_timestamp": True}):
+        found = retrieved(opened(tmp_path, [daily]), spine, ["daily:close"], **options)
+        assert_same(found["close"], [None])
 
 
 def test_materialize_puts_the_version_created_last_online(tmp_path):

@@ -1,11 +1,15 @@
 import struct
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support import markets
 
-from feature_repo.publish import window_table
+from feature_repo.publish import PublishParams, published_windows
 from pitwise.errors import DataError
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED, merge
@@ -13,6 +17,21 @@ from pitwise.features.indicators import NAMES
 from pitwise.features.windows import unpacked
 
 pytestmark = pytest.mark.unit
+
+
+def window_table(daily: pd.DataFrame, window: int, window_sessions: int, groups: int = 1) -> pa.Table:
+    """The windows of a history that is written in so many row groups, cut between symbols."""
+    names = sorted(daily["symbol"].unique())
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "daily.parquet"
+        schema = pa.Schema.from_pandas(daily, preserve_index=False)
+        with pq.ParquetWriter(path, schema) as writer:
+            for part in np.array_split(names, groups):
+                rows = daily[daily["symbol"].isin(part)]
+                if len(rows):
+                    writer.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
+        params = PublishParams(window=window, window_sessions=window_sessions)
+        return published_windows(path, params).windows
 
 
 def first_load(bars: pd.DataFrame) -> pd.DataFrame:
@@ -35,7 +54,7 @@ def test_the_window_table_is_the_last_rows_of_a_plain_loop(seed, window_sessions
                 own = rows.iloc[i - 30 : i]
                 values = b"".join(struct.pack("<f", v) for row in own[NAMES].to_numpy() for v in row)
                 expected.append((symbol, instant, own[CREATED].max(), values))
-    table = window_table(daily, 30, window_sessions)
+    table = window_table(daily, 30, window_sessions, groups=seed + 1)
     assert table.column_names == ["symbol", "event_timestamp", CREATED, "window"]
     kinds = [str(field.type) for field in table.schema]
     assert kinds == ["string", "timestamp[us, tz=UTC]", "timestamp[us, tz=UTC]", "binary"]

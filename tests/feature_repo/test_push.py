@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.data_source import PushMode
@@ -24,9 +25,8 @@ from pitwise.bars.calendar import next_session, session_close
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED
 from pitwise.features.indicators import NAMES
-from pitwise.features.load import load_bars
 from pitwise.features.windows import packed, unpacked
-from pitwise.workspace import Workspace, pushed_folder, write_parquet
+from pitwise.workspace import Workspace, pushed_folder, write_json, write_parquet
 
 CLOSE = pd.Timestamp("2014-01-03 21:00", tz="UTC")
 DAY = pd.Timedelta(days=1)
@@ -91,14 +91,10 @@ def in_order(rows: pd.DataFrame) -> list[tuple]:
 
 
 def seen_last(rows: pd.DataFrame, symbol: str, instant: pd.Timestamp) -> float | None:
-    """The close of the newest row at or before an instant, in the version created last."""
-    best = None
-    for row in rows.to_dict("records"):
-        if row["symbol"] == symbol and row["event_timestamp"] <= instant:
-            order = (row["event_timestamp"], row["created"])
-            if best is None or order > (best["event_timestamp"], best["created"]):
-                best = row
-    return None if best is None or pd.isna(best["close"]) else best["close"]
+    """The close of the newest row at or before an instant whose version created last has one."""
+    past = rows[rows["event_timestamp"] <= instant]
+    standing = {name: close for name, _, close in still_standing(past)}
+    return standing.get(symbol)
 
 
 def still_standing(rows: pd.DataFrame) -> list[tuple]:
@@ -212,6 +208,21 @@ def test_a_pushed_withdrawal_puts_the_row_before_online(tmp_path):
     assert online(store) == 1.0
 
 
+@pytest.mark.parametrize("unit", ["ns", "us", "ms"])
+def test_a_source_may_be_in_any_unit_and_is_pushed_to_again_and_again(tmp_path, unit):
+    store = opened(tmp_path, rows_of([("A", 0, 0, 1.0)]))
+    path = tmp_path / "daily.parquet"
+    instants = dict.fromkeys(("event_timestamp", "created"), f"datetime64[{unit}, UTC]")
+    rows_of([("A", 0, 0, 1.0)]).astype(instants).to_parquet(path)
+    assert pq.read_schema(path).field("created").type.unit == unit
+    for created, close in ((1, 2.0), (2, 3.0), (3, None), (4, 5.0)):
+        rows = rows_of([("A", 0, created, close)]).astype(dict.fromkeys(instants, "datetime64[ns, UTC]"))
+        store.push("daily_push", rows, to=PushMode.OFFLINE)
+    assert asked(store) == 5.0
+    store.config.offline_store.known_at = CLOSE + 2 * DAY
+    assert asked(store) == 3.0
+
+
 def test_a_push_with_other_columns_is_refused_and_leaves_nothing(tmp_path):
     store = opened(tmp_path, rows_of([("A", 0, 0, 1.0)]))
     with pytest.raises(ValueError, match="extra_unexpected_columns"):
@@ -225,12 +236,18 @@ BARS = small.market(N, SESSIONS + 1, seed=11)
 LAST = BARS["date"].unique()[-1]
 
 
+def computed(workspace: Workspace, bars: pd.DataFrame) -> None:
+    """What the stages before `publish` leave of these bars."""
+    write_parquet(small.known_at_their_close(daily_features(bars)), workspace.daily_features)
+    write_json([], workspace.bar_landings)
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> Workspace:
     """The market but its last session, published."""
     sizes = {"window": WINDOW, "window_sessions": WINDOW_SESSIONS}
     workspace = small.new_workspace(tmp_path_factory.mktemp("push") / "project", publish=sizes)
-    load_bars(workspace, BARS[BARS["date"] < LAST].reset_index(drop=True), LOADED)
+    computed(workspace, BARS[BARS["date"] < LAST].reset_index(drop=True))
     publish.main(workspace)
     return workspace
 
@@ -280,22 +297,20 @@ def test_a_batch_that_catches_up_overwrites_what_was_pushed(project):
     store = open_store(project)
     daily, windows = live_rows(LAST, LOADED)
     push_live(store, (daily.assign(close=1.0), windows.assign(window=[bytes(40 * len(NAMES))] * N)))
-    load_bars(project, BARS, LOADED + DAY)
+    computed(project, BARS)
     publish.main(project)
     expected = live_rows(LAST, LOADED)
     assert held_online(store) == (expected[0]["close"].tolist(), expected[1]["window"].tolist())
 
 
-def test_publish_drops_pushed_windows_that_are_too_old_and_keeps_their_daily_rows(project):
+def test_publish_drops_pushed_rows_of_the_sessions_that_it_holds(project):
     days = BARS["date"].unique()
     store = open_store(project)
-    pushed = [days[-WINDOW_SESSIONS - 2], days[-WINDOW_SESSIONS - 1], LAST]
-    for day in pushed:
+    for day in (days[-9], days[-2], LAST):
         push_live(store, live_rows(day, LOADED), PushMode.OFFLINE)
     publish.main(project)
-    kept = {path.stem for path in pushed_folder(project.window_features).glob("*")}
-    assert kept == {f"{day:%Y-%m-%d}" for day in pushed[1:]}
-    assert len(list(pushed_folder(project.daily_features).glob("*"))) == 3
+    for source in (project.window_features, project.daily_features):
+        assert [path.stem for path in pushed_folder(source).glob("*")] == [f"{LAST:%Y-%m-%d}"]
 
 
 def test_a_pushed_withdrawal_of_the_last_bar_brings_the_session_before_back(project):
@@ -312,11 +327,14 @@ def test_a_pushed_withdrawal_of_the_last_bar_brings_the_session_before_back(proj
 def test_a_withdrawal_may_be_the_first_row_pushed_for_a_session(project):
     days = BARS["date"].unique()
     store = open_store(project)
-    _, windows = live_rows(days[-2], LOADED + DAY)
-    store.push("windows_push", windows.assign(window=None), to=PushMode.OFFLINE)
+    _, windows = live_rows(LAST, LOADED + DAY)
+    beyond = windows.assign(
+        event_timestamp=session_close(pd.Series([next_session(LAST)]))[0], window=None
+    )
+    store.push("windows_push", beyond, to=PushMode.OFFLINE)
     push_live(store, tuple(table.head(1) for table in live_rows(LAST, LOADED)), PushMode.OFFLINE)
     publish.main(project)
-    expected = [live_rows(day, LOADED)[1]["window"][i] for i, day in enumerate([LAST] + [days[-3]] * 3)]
+    expected = [live_rows(day, LOADED)[1]["window"][i] for i, day in enumerate([LAST] + [days[-2]] * 3)]
     assert held_online(store)[1] == expected
 
 
