@@ -16,6 +16,7 @@ import torch
 from market import PROJECT, clean_bars, seconds
 
 from pitwise.features.daily import daily_features
+from pitwise.features.served import ServedWindows
 from pitwise.features.windows import window_ends
 from pitwise.stage import load_params
 from training.dataset import labels
@@ -56,7 +57,8 @@ def rates(size: int) -> list[float]:
     values = rows[list(names)].to_numpy("float32")
     ends = window_ends(rows["symbol"].to_numpy(object), values, WINDOW)
     ends = ends[rows["label"].notna().to_numpy()[ends]]
-    dataset = WindowDataset(rows, ends, names, WINDOW)
+    windows = ServedWindows(rows.assign(ends_window=True), rows[:0].assign(begins=False), names)
+    dataset = WindowDataset(windows, rows["label"].to_numpy(), ends, WINDOW)
     model = Forecaster("lstm", names, WINDOW, body)
     fit_scaling(model, dataset)
     measured = []

@@ -1,20 +1,30 @@
 """Stage `dataset`: point-in-time rows from Feast, their labels, and the split they fall in."""
 
+from collections.abc import Iterator
 from datetime import datetime
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import AwareDatetime, Field
 
 from feature_repo.store import open_store
 from pitwise.bars.calendar import EXCHANGE_ZONE, session_number
 from pitwise.errors import DataError, StoreError
-from pitwise.evaluation.splits import split_sessions
+from pitwise.evaluation.splits import Split, split_sessions
+from pitwise.features.daily import FACTORS
 from pitwise.features.history import CREATED, KEYS, known
 from pitwise.features.indicators import NAMES
+from pitwise.features.served import ENDS, as_served
 from pitwise.features.windows import window_ends
 from pitwise.stage import Params, load_params, run_stage
-from pitwise.workspace import Workspace, read_json, read_parquet, write_json, write_parquet
+from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json, write_parquet
+from training.groups import symbol_filters
+
+GROUP_ROWS = 500_000
+"""About as many versions are in memory with their features at a time."""
 
 
 class DatasetParams(Params):
@@ -23,6 +33,8 @@ class DatasetParams(Params):
     embargo_sessions: int = Field(ge=0)
     known_at: AwareDatetime | None = None
     """Knowledge cutoff: the set as it could be made at this instant; None for all that is known."""
+    view: Literal["as_served", "corrected"] = "as_served"
+    """Windows of what was known at their own time, or of the newest versions."""
 
 
 def labels(daily: pd.DataFrame) -> pd.DataFrame:
@@ -32,97 +44,183 @@ def labels(daily: pd.DataFrame) -> pd.DataFrame:
     across a halt, a quarantined day or a spin-off there is no one-session return to learn.
 
     Args:
-        daily: `symbol`, `event_timestamp`, `close`, `segment`, sorted by symbol and event_timestamp.
+        daily: `symbol`, `event_timestamp`, `close`, `price_factor`, `segment`, sorted by symbol and
+            event_timestamp.
 
     Returns:
-        row for row: `next_close` and `label` (log return), NaN where there is none.
+        row for row: `next_close`, on the share basis of the row's own session, and `label` (log
+        return), NaN where there is none.
     """
     dates = daily["event_timestamp"].dt.tz_convert(EXCHANGE_ZONE).dt.normalize().dt.tz_localize(None)
     session = pd.Series(session_number(dates), index=daily.index)
     joined = [daily["symbol"], daily["segment"]]
     adjacent = session.groupby(joined).shift(-1) == session + 1
-    next_close = daily["close"].groupby(joined).shift(-1).where(adjacent)
+    following = daily[["close", "price_factor"]].groupby(joined).shift(-1).where(adjacent)
+    next_close = following["close"] * (following["price_factor"] / daily["price_factor"])
     return pd.DataFrame({"next_close": next_close, "label": np.log(next_close / daily["close"])})
 
 
-def point_in_time_rows(
-    workspace: Workspace, spine: pd.DataFrame, known_at: datetime | None
-) -> pd.DataFrame:
-    """The daily features of each instant of the spine, as far as they were known at `known_at`.
-
-    Args:
-        spine: (n,) `symbol`, `event_timestamp`.
-
-    Returns:
-        the spine with the daily features, sorted by symbol and event_timestamp.
+def open_as_known(workspace: Workspace, known_at: datetime | None) -> Any:
+    """The feature store, whose offline part answers as at `known_at`.
 
     Raises:
         StoreError: the offline store is one without a knowledge cutoff.
     """
     store = open_store(workspace)
     if hasattr(store.config.offline_store, "pushed"):
-        # Live rows are no dependency of this stage: a training set comes from the pipeline's bars alone.
+        # What was pushed since the pipeline's last run is no dependency of this stage.
         store.config.offline_store.pushed = False
     if known_at:
         if not hasattr(store.config.offline_store, "known_at"):
             raise StoreError("dataset.known_at: the offline store in feature_store.yaml has no cutoff.")
         store.config.offline_store.known_at = known_at
+    return store
+
+
+def point_in_time_rows(store: Any, spine: pd.DataFrame) -> pd.DataFrame:
+    """The daily features of each instant of the spine, as the store knows them.
+
+    Args:
+        store: see `open_as_known`.
+        spine: (n,) `symbol`, `event_timestamp`, and columns that go along.
+
+    Returns:
+        the spine with the daily features, sorted by symbol and event_timestamp.
+    """
     job = store.get_historical_features(entity_df=spine, features=store.get_feature_service("daily_v1"))
-    return job.to_df().sort_values(KEYS, ignore_index=True)
+    rows = job.to_df().sort_values(KEYS, ignore_index=True)
+    along = [name for name in spine if name not in KEYS]
+    return rows[[*KEYS, *NAMES, *along]]
+
+
+def labelled(rows: pd.DataFrame, daily: pd.DataFrame, ends: np.ndarray) -> pd.DataFrame:
+    """The labels of the rows, joined last of all.
+
+    Args:
+        rows: the features, sorted by symbol and event_timestamp.
+        daily: what the labels are made of, see `labels`.
+        ends: (n,) bool, which rows end a window.
+
+    Returns:
+        rows with `ends_window`, `next_close`, `label`.
+    """
+    answers = pd.concat([daily[KEYS], labels(daily)], axis=1)
+    return rows.assign(**{ENDS: ends}).merge(answers, on=KEYS, validate="one_to_one")
+
+
+def usable_sessions(rows: pd.DataFrame) -> pd.Series:
+    """The instants in which a window with a label ends."""
+    usable = rows[ENDS] & rows["label"].notna()
+    return rows.loc[usable, "event_timestamp"].drop_duplicates()
 
 
 def build(rows: pd.DataFrame, daily: pd.DataFrame, params: DatasetParams, window: int) -> pd.DataFrame:
-    """Mark which rows end a window and join the labels, last of all.
+    """The whole set in the view `corrected`, out of features that are all in memory.
 
     Args:
         rows: the features, sorted by symbol and event_timestamp.
         daily: what the labels are made of, see `labels`.
 
     Returns:
-        rows with `ends_window`, `split` ('' for none), `label`, `next_close`.
+        rows with `ends_window`, `next_close`, `label`, `split` ('' for none).
 
     Raises:
         DataError: too little data for a window or a split.
     """
-    labelled = pd.concat([daily[KEYS], labels(daily)], axis=1)
+    ends = np.zeros(len(rows), dtype=bool)
+    ends[window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), window)] = True
+    result = labelled(rows, daily, ends)
+    return _in_splits(result, _split(usable_sessions(result), params, window))
 
-    ends = window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), window)
-    if len(ends) == 0:
-        raise DataError(f"publish.window: no symbol has {window} complete sessions.")
-    result = rows.assign(ends_window=False)
-    result.loc[ends, "ends_window"] = True
-    result = result.merge(labelled, on=KEYS, validate="one_to_one")
-    usable = result["ends_window"] & result["label"].notna()
-    sessions = pd.DatetimeIndex(result.loc[usable, "event_timestamp"].unique()).sort_values()
-    split = split_sessions(
-        sessions, params.validation_fraction, params.test_fraction, params.embargo_sessions
+
+def _split(sessions: pd.Series, params: DatasetParams, window: int) -> Split:
+    if sessions.empty:
+        raise DataError(f"publish.window: no symbol has {window} complete sessions and one after them.")
+    in_order = pd.DatetimeIndex(sessions.unique()).sort_values()
+    return split_sessions(
+        in_order, params.validation_fraction, params.test_fraction, params.embargo_sessions
     )
-    result["split"] = np.where(usable, split.label(result["event_timestamp"]), "")
-    return result
+
+
+def _in_splits(rows: pd.DataFrame, split: Split) -> pd.DataFrame:
+    usable = rows[ENDS] & rows["label"].notna()
+    return rows.assign(split=np.where(usable, split.label(rows["event_timestamp"]), ""))
+
+
+def groups(
+    workspace: Workspace, params: DatasetParams, window: int
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The set of some symbols at a time, without the split, and their rows as served."""
+    store = open_as_known(workspace, params.known_at)
+    seals = read_parquet(workspace.seals)
+    if params.known_at:
+        seals = seals[seals["sealed_at"] <= params.known_at]
+    for symbols in symbol_filters(workspace.daily_features, GROUP_ROWS):
+        history = pd.read_parquet(workspace.daily_features, filters=symbols)
+        if params.known_at:
+            history = history[history[CREATED] <= params.known_at].reset_index(drop=True)
+        daily = known(history)
+        if daily.empty:
+            continue
+        if params.view == "as_served":
+            ends, served = as_served(history, seals, window)
+        else:
+            ends, served = as_served(daily, seals[:0], window)
+        rows = point_in_time_rows(store, daily[[*KEYS, *FACTORS]])
+        answers = daily[[*KEYS, "close", "price_factor", "segment"]]
+        yield labelled(rows, answers, ends), served
 
 
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "dataset", DatasetParams)
     window = read_json(workspace.published)["window"]
-    history = read_parquet(workspace.daily_features, [*KEYS, CREATED, "close", "segment"])
-    daily = known(history, params.known_at)
-    if daily.empty:
+    parts: list[pa.Table] = []  # as Arrow keeps them, which is half of what pandas would take
+    served, sessions = [], []
+    for rows, overlay in groups(workspace, params, window):
+        parts.append(pa.Table.from_pandas(rows, preserve_index=False))
+        served.append(overlay)
+        sessions.append(usable_sessions(rows))
+    if not parts:
         raise DataError(f"dataset.known_at: no bar was known at {params.known_at}. Use a later instant.")
-    rows = build(point_in_time_rows(workspace, daily[KEYS], params.known_at), daily, params, window)
-    write_parquet(rows, workspace.dataset_rows)
-
-    report: dict = {"window": window, "splits": {}}
-    for name, part in rows[rows["split"] != ""].groupby("split"):
-        report["splits"][name] = {
-            "windows": len(part),
-            "symbols": int(part["symbol"].nunique()),
-            "sessions": int(part["event_timestamp"].nunique()),
-            "first_session": f"{part['event_timestamp'].min():%Y-%m-%d}",
-            "last_session": f"{part['event_timestamp'].max():%Y-%m-%d}",
-        }
+    split = _split(pd.concat(sessions), params, window)
+    write_parquet(pd.concat(served, ignore_index=True), workspace.served_rows)
+    report = {"window": window, "splits": _write_rows(parts, split, workspace)}
     write_json(report, workspace.dataset_report)
     counts = ", ".join(f"{part['windows']:,} {name}" for name, part in report["splits"].items())
     print(f"windows of {window} sessions: {counts}")
+
+
+def _write_rows(parts: list[pa.Table], split: Split, workspace: Workspace) -> dict[str, dict]:
+    """Write the rows, a row group a part, with the split they fall in; what is in each split."""
+    counts: dict[str, dict[str, Any]] = {
+        name: {
+            "windows": 0,
+            "symbols": 0,
+            "sessions": len(instants),
+            "first_session": f"{instants[0]:%Y-%m-%d}",
+            "last_session": f"{instants[-1]:%Y-%m-%d}",
+        }
+        for name, instants in (
+            ("test", split.test),
+            ("train", split.train),
+            ("validation", split.validation),
+        )
+    }
+    writer = None
+    with replacing(workspace.dataset_rows) as temporary:
+        while parts:
+            rows = _in_splits(parts.pop(0).to_pandas(), split)
+            for name, part in rows[rows["split"] != ""].groupby("split"):
+                counts[name]["windows"] += len(part)
+                counts[name]["symbols"] += int(part["symbol"].nunique())
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+            if writer is None:
+                options = {"coerce_timestamps": "us", "allow_truncated_timestamps": True}
+                writer = pq.ParquetWriter(temporary, table.schema, **options)
+            writer.write_table(table.cast(writer.schema), row_group_size=len(table))
+        assert writer is not None
+        writer.close()
+    return counts
 
 
 if __name__ == "__main__":

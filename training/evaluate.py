@@ -15,6 +15,9 @@ from pitwise.evaluation.baselines import (
     of_model,
     persistence,
 )
+from pitwise.features.daily import FACTORS
+from pitwise.features.history import KEYS
+from pitwise.features.served import ENDS, ServedWindows, last_sessions
 from pitwise.registry.contract import open_onnx, run_onnx_over
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json, write_parquet
@@ -76,10 +79,10 @@ def measure(forecast: Forecast, test: pd.DataFrame, params: EvaluateParams) -> d
 
 
 def model_forecast(
-    session: InferenceSession, rows: pd.DataFrame, ends: np.ndarray, window: int
+    session: InferenceSession, windows: ServedWindows, ends: np.ndarray, length: int
 ) -> Forecast:
-    """An exported model's forecast of the windows ending at `ends`; rows hold its features only."""
-    outputs = run_onnx_over(session, rows.to_numpy("float32"), ends, window)
+    """An exported model's forecast of the windows of its features that end at `ends`."""
+    outputs = run_onnx_over(session, windows, ends, length)
     return of_model(outputs["log_return"], outputs["p_up"])
 
 
@@ -87,22 +90,25 @@ def main(workspace: Workspace) -> None:
     params = load_params(workspace, "evaluate", EvaluateParams)
     features = read_json(workspace.selection_report)["features"]
     window = read_json(workspace.dataset_report)["window"]
-    rows = read_parquet(workspace.dataset_rows)
-    ends = np.flatnonzero(rows["split"] == "test")
-    train, test = rows[rows["split"] == "train"], rows.iloc[ends]
-    labels = train["label"].to_numpy()
+    columns = [*KEYS, *features, *FACTORS, ENDS, "split", "label", "next_close"]
+    rows = read_parquet(workspace.dataset_rows, columns)
+    served = read_parquet(workspace.served_rows)
+    windows = ServedWindows(rows, served, features)
+    in_train, ends = (np.flatnonzero(rows["split"] == name) for name in ("train", "test"))
+    test, labels = rows.iloc[ends], rows["label"].to_numpy()[in_train]
+    train_seen, test_seen = (last_sessions(rows, served, at) for at in (in_train, ends))
 
     forecasts = {
-        kind: model_forecast(
-            open_onnx(workspace.models / kind / "model.onnx"), rows[features], ends, window
-        )
+        kind: model_forecast(open_onnx(workspace.models / kind / "model.onnx"), windows, ends, window)
         for kind in KINDS
     }
     forecasts |= {
         "persistence": persistence(len(test)),
         "drift": drift(labels, len(test)),
         "always_up": always_up(labels, len(test)),
-        "gradient_boosting": gradient_boosting(train, test, features, params.gradient_boosting),
+        "gradient_boosting": gradient_boosting(
+            train_seen, test_seen, features, params.gradient_boosting
+        ),
     }
     report: dict = {name: measure(forecast, test, params) for name, forecast in forecasts.items()}
     report |= {

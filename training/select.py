@@ -3,6 +3,7 @@
 An input is worth its correlation with the label, and nothing beside a stronger one that is like it.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -10,13 +11,18 @@ import pandas as pd
 from pydantic import Field, field_validator
 from scipy.stats import rankdata
 
+from pitwise.features.daily import FACTORS
+from pitwise.features.history import KEYS
 from pitwise.features.indicators import BY_NAME, NAMES
 from pitwise.features.scale_free import scale_free
-from pitwise.features.windows import gather
+from pitwise.features.served import ENDS, ServedWindows
 from pitwise.stage import Params, load_params, run_stage
-from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json
+from pitwise.workspace import Workspace, read_json, replacing, write_json
+from training.groups import symbol_filters
 
 CLOSE = NAMES.index("close")
+GROUP_ROWS = 250_000
+"""About as many rows are in memory with their windows of share counts at a time."""
 DIGITS = 4
 """Columns equal to this many digits tie, whatever the last bits of their sums."""
 
@@ -47,36 +53,61 @@ class SelectParams(Params):
         return features
 
 
-def candidates_at_window_end(rows: pd.DataFrame, ends: np.ndarray, window: int) -> np.ndarray:
+def candidates_at_window_end(
+    rows: pd.DataFrame, served: pd.DataFrame, ends: np.ndarray, window: int
+) -> np.ndarray:
     """Every candidate as a model sees it in the last session of a window, see `scale_free`.
 
     The close itself is 0 there: its information is in the sessions before, which are left aside here.
 
     Args:
-        rows: the candidates' raw values; a symbol's rows stand together, in order of time.
+        rows: as stage `dataset` leaves them.
+        served: those served otherwise, see `ServedWindows`.
         ends: positions of the rows that end a window.
 
     Returns:
         (len(ends), n_candidates) in the order of `NAMES`.
     """
-    close = rows["close"].to_numpy()[ends]
+    last = ServedWindows(rows, served, NAMES).gather(ends, 1)[:, 0].astype("float64")
+    shares = [name for name in NAMES if BY_NAME[name].unit == "shares"]
+    windows = ServedWindows(rows, served, shares).gather(ends, window).astype("float64")
+    usual = scale_free(windows, "shares", None).mean(axis=1)
     columns = np.empty((len(ends), len(NAMES)))
     for i, name in enumerate(NAMES):
-        values, unit = rows[name].to_numpy(), BY_NAME[name].unit
-        if unit == "shares":
-            logs = scale_free(values, unit, close)
-            columns[:, i] = logs[ends] - gather(logs[:, None], ends, window)[..., 0].mean(axis=1)
-        else:
-            columns[:, i] = scale_free(values[ends], unit, close)
+        columns[:, i] = scale_free(last[:, i], BY_NAME[name].unit, last[:, CLOSE])
+        if name in shares:
+            columns[:, i] -= usual[:, shares.index(name)]
     return columns
+
+
+def seen_in_training(
+    groups: Iterable[tuple[pd.DataFrame, pd.DataFrame]], window: int
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """The candidates of the rows whose split is train, and those rows.
+
+    Args:
+        groups: the set and its rows as served, some symbols at a time.
+
+    Returns:
+        (n, n_candidates), see `candidates_at_window_end`, and `symbol`, `event_timestamp`, `label`.
+    """
+    columns, train = [], []
+    for rows, served in groups:
+        ends = np.flatnonzero(rows["split"] == "train")
+        columns.append(candidates_at_window_end(rows, served, ends, window))
+        train.append(rows[[*KEYS, "label"]].iloc[ends])
+    return np.concatenate(columns), pd.concat(train, ignore_index=True)
 
 
 def standard_ranks(columns: np.ndarray) -> np.ndarray:
     """Ranks of each column with mean 0 and variance 1; all 0 where a column does not vary."""
-    ranks = rankdata(columns, axis=0)
+    ranks = np.empty(columns.shape)
+    for i in np.ndindex(columns.shape[1:]):  # one at a time: a market's candidates are gigabytes
+        ranks[:, *i] = rankdata(columns[:, *i])
     ranks -= ranks.mean(axis=0)
     spread = ranks.std(axis=0)
-    return ranks / np.where(spread > 0, spread, 1)
+    ranks /= np.where(spread > 0, spread, 1)
+    return ranks
 
 
 def strength(
@@ -98,9 +129,11 @@ def strength(
         correlation and t, each (n_candidates,); both 0 for a column that does not vary.
     """
     correlation = label_ranks @ ranks / len(ranks)
-    scores = ranks * (label_ranks[:, None] - ranks * correlation)
-    by_session = pd.DataFrame(scores).groupby(sessions).sum().to_numpy()
-    error = np.sqrt((by_session**2).sum(axis=0)) / len(ranks)
+    day = pd.factorize(sessions)[0]
+    error = np.empty(len(correlation))
+    for i, column in enumerate(ranks.T):
+        scores = column * (label_ranks - column * correlation[i])
+        error[i] = np.sqrt((np.bincount(day, scores) ** 2).sum()) / len(ranks)
     t = np.divide(correlation, error, out=np.zeros_like(correlation), where=error > 0)
     return correlation, t
 
@@ -133,11 +166,12 @@ def choose(t: np.ndarray, likeness: np.ndarray, n: int, max_correlation: float) 
     return sorted(taken)
 
 
-def select(rows: pd.DataFrame, window: int, params: SelectParams) -> dict:
-    """The choice and its reasons, from the rows whose split is train and the windows they end.
+def select(columns: np.ndarray, train: pd.DataFrame, params: SelectParams) -> dict:
+    """The choice and its reasons.
 
     Args:
-        rows: as stage `dataset` leaves them.
+        columns: (n, n_candidates) of the training windows, see `seen_in_training`.
+        train: their `symbol`, `event_timestamp` and `label`.
 
     Returns:
         method, features (the chosen, in the table's order), train (the rows used) and ranking:
@@ -145,9 +179,7 @@ def select(rows: pd.DataFrame, window: int, params: SelectParams) -> dict:
         and which other of the chosen it resembles most (`nearest`, None where none at all) with
         Spearman's correlation between the two.
     """
-    ends = np.flatnonzero(rows["split"] == "train")
-    train = rows.iloc[ends]
-    ranks = standard_ranks(candidates_at_window_end(rows, ends, window))
+    ranks = standard_ranks(columns)
     label_ranks = standard_ranks(train["label"].to_numpy())
     strengths, t = strength(ranks, label_ranks, train["event_timestamp"].to_numpy())
     between = ranks.T @ ranks / len(ranks)
@@ -189,8 +221,15 @@ def select(rows: pd.DataFrame, window: int, params: SelectParams) -> dict:
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "select", SelectParams)
     window = read_json(workspace.dataset_report)["window"]
-    columns = ["symbol", "event_timestamp", *NAMES, "split", "label"]
-    report = select(read_parquet(workspace.dataset_rows, columns), window, params)
+    names = [*KEYS, *NAMES, *FACTORS, ENDS, "split", "label"]
+    groups = (
+        tuple(
+            pd.read_parquet(path, columns=columns, filters=symbols)
+            for path, columns in ((workspace.dataset_rows, names), (workspace.served_rows, None))
+        )
+        for symbols in symbol_filters(workspace.dataset_rows, GROUP_ROWS)
+    )
+    report = select(*seen_in_training(groups, window), params)
     write_json(report, workspace.selection_report)
 
     from training import plots

@@ -6,6 +6,9 @@ from functools import partial
 
 import numpy as np
 
+from pitwise.features.daily import FACTORS
+from pitwise.features.history import KEYS
+from pitwise.features.served import ENDS, ServedWindows
 from pitwise.stage import load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json
 from training import KINDS
@@ -27,10 +30,14 @@ def main(workspace: Workspace, kind: str) -> None:
     body = load_params(workspace, kind, BODIES[kind][1])
     features = read_json(workspace.selection_report)["features"]
     window = read_json(workspace.dataset_report)["window"]
-    rows = read_parquet(workspace.dataset_rows, columns=["event_timestamp", *features, "split", "label"])
+    columns = [*KEYS, *features, *FACTORS, ENDS, "split", "label"]
+    rows = read_parquet(workspace.dataset_rows, columns)
+    windows = ServedWindows(rows, read_parquet(workspace.served_rows), features)
+    rows = rows[["event_timestamp", "split", "label"]]
+    labels = rows["label"].to_numpy()
 
     def part(name: str) -> WindowDataset:
-        return WindowDataset(rows, np.flatnonzero(rows["split"] == name), features, window)
+        return WindowDataset(windows, labels, np.flatnonzero(rows["split"] == name), window)
 
     train, validation = part("train"), part("validation")
     pl.seed_everything(params.seed, verbose=False)
@@ -39,9 +46,9 @@ def main(workspace: Workspace, kind: str) -> None:
 
     folder = workspace.models / kind
     path = folder / "model.onnx"
-    windows, _ = validation[list(range(min(PARITY_WINDOWS, len(validation))))]
-    export_onnx(result.model, windows[:2], path)
-    difference = parity(result.model, open_onnx(path), windows)
+    examples, _ = validation[list(range(min(PARITY_WINDOWS, len(validation))))]
+    export_onnx(result.model, examples[:2], path)
+    difference = parity(result.model, open_onnx(path), examples)
     best = result.curve.loc[result.curve["validation_loss"].idxmin()]
     result.curve.to_csv(folder / "learning_curve.csv", index=False)
     sessions = {
@@ -65,6 +72,7 @@ def main(workspace: Workspace, kind: str) -> None:
             "onnx_parity": difference,
             "onnx_sha256": sha256(path),
             "rows_sha256": sha256(workspace.dataset_rows),
+            "served_sha256": sha256(workspace.served_rows),
         },
         folder / "training.json",
     )

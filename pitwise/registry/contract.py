@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from pitwise.features.windows import gather
+from pitwise.features.served import ServedWindows
 
 INPUT = "windows"
 OUTPUTS = ("log_return", "p_up")
@@ -39,16 +39,17 @@ def run_onnx(session: ort.InferenceSession, windows: np.ndarray) -> dict[str, np
 
 
 def run_onnx_over(
-    session: ort.InferenceSession, rows: np.ndarray, ends: np.ndarray, window: int
+    session: ort.InferenceSession, windows: ServedWindows, ends: np.ndarray, length: int
 ) -> dict[str, np.ndarray]:
     """Outputs by name, each (len(ends),) float32, for the windows that end at `ends`.
 
     Args:
-        rows: (n, n_features) values in the order the model was trained on.
-        ends: positions in `rows`, as `window_ends` returns them.
+        windows: of the features in the order the model was trained on.
+        ends: positions of rows, as `ServedWindows.ends` returns them.
+        length: sessions in a window.
     """
-    rows = rows.astype("float32", copy=False)
     parts = [
-        run_onnx(session, gather(rows, ends[i : i + BATCH], window)) for i in range(0, len(ends), BATCH)
+        run_onnx(session, windows.gather(ends[i : i + BATCH], length))
+        for i in range(0, max(len(ends), 1), BATCH)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS}

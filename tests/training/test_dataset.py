@@ -9,24 +9,26 @@ from support.project import with_params
 from pitwise.bars.calendar import session_close
 from pitwise.errors import DataError, ParamsError, StoreError
 from pitwise.features.daily import daily_features
-from pitwise.features.history import KEYS, merge
+from pitwise.features.history import KEYS
 from pitwise.features.indicators import NAMES
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, write_json, write_parquet
 from training import dataset
 from training.dataset import DatasetParams, build, labels
 
+DAYS = ("2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05")
+
 
 def closes(*rows: tuple[str, str, float], segment: int | list[int] = 0) -> pd.DataFrame:
     bars = pd.DataFrame(rows, columns=["symbol", "date", "close"])
     instants = session_close(pd.to_datetime(bars.pop("date")))
-    return bars.assign(event_timestamp=instants, segment=segment)
+    return bars.assign(event_timestamp=instants, price_factor=1.0, segment=segment)
 
 
 def made(bars: pd.DataFrame, window: int = small.WINDOW) -> pd.DataFrame:
     """What the stage makes of the bars, without a feature store between."""
     daily = daily_features(bars)
-    answers = daily[[*KEYS, "close", "segment"]]
+    answers = daily[[*KEYS, "close", "price_factor", "segment"]]
     return build(daily[[*KEYS, *NAMES]], answers, DatasetParams(**small.SPLIT), window)
 
 
@@ -72,15 +74,24 @@ def test_labels_cross_a_session_that_closed_early():
 
 
 def test_no_label_crosses_a_segment():
-    days = ("2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05")
-    answer = labels(closes(*(("A", day, 2.0) for day in days), segment=[0, 0, 1, 2]))
+    answer = labels(closes(*(("A", day, 2.0) for day in DAYS), segment=[0, 0, 1, 2]))
     np.testing.assert_array_equal(answer["label"], [0, math.nan, math.nan, math.nan])
+
+
+def test_a_label_is_on_one_basis_across_a_split():
+    """2:1 at the third session: 52 of then are 104 of the session before."""
+    bars = closes(*(("A", day, close) for day, close in zip(DAYS, [99.0, 100, 52, 26], strict=True)))
+    answer = labels(bars.assign(price_factor=[1.0, 1, 2, 2]))
+    np.testing.assert_array_equal(answer["next_close"], [100, 104, 26, math.nan])
+    expected = [math.log(100 / 99), math.log(1.04), math.log(0.5), math.nan]
+    np.testing.assert_allclose(answer["label"], expected)
 
 
 def test_labels_do_not_pass_through_the_features(halted, rows):
     daily = daily_features(halted)
     other = daily[[*KEYS, *NAMES]].assign(close=daily["close"] * 2 + 1)
-    found = build(other, daily[[*KEYS, "close", "segment"]], DatasetParams(**small.SPLIT), small.WINDOW)
+    answers = daily[[*KEYS, "close", "price_factor", "segment"]]
+    found = build(other, answers, DatasetParams(**small.SPLIT), small.WINDOW)
     np.testing.assert_array_equal(found["label"], rows["label"])
     np.testing.assert_array_equal(found["next_close"], rows["next_close"])
 
@@ -154,9 +165,10 @@ def test_a_cutoff_without_a_zone_is_refused_by_name(tmp_path, known_at):
 
 def test_a_cutoff_before_the_first_bar_is_refused(tmp_path):
     cutoff = {"known_at": "1999-12-31T00:00:00+00:00"}
-    workspace = with_params(tmp_path, dataset=small.SPLIT | cutoff)
-    daily = daily_features(small.market(1, 60, seed=1))
-    write_parquet(merge(None, daily, pd.Timestamp.now("UTC")), workspace.daily_features)
+    workspace = small.new_workspace(tmp_path / "run", dataset=small.SPLIT | cutoff)
+    bars = small.market(1, 60, seed=1)
+    write_parquet(small.known_at_their_close(daily_features(bars)), workspace.daily_features)
+    write_parquet(small.sealed_at_their_close(bars), workspace.seals)
     write_json({"window": small.WINDOW}, workspace.published)
     with pytest.raises(DataError, match=r"dataset\.known_at: no bar was known at 1999-12-31"):
         dataset.main(workspace)
@@ -171,4 +183,4 @@ def test_a_cutoff_that_the_offline_store_cannot_keep_is_refused(tmp_path):
     )
     cutoff = pd.Timestamp("2024-06-03", tz="UTC")
     with pytest.raises(StoreError, match=r"dataset\.known_at"):
-        dataset.point_in_time_rows(workspace, pd.DataFrame(), cutoff)
+        dataset.open_as_known(workspace, cutoff)

@@ -9,7 +9,6 @@ from support import small_runs as small
 from pitwise.evaluation.baselines import Forecast, gradient_boosting, of_model
 from training.evaluate import measure
 from training.models.fit import Fit
-from training.models.windows import WindowDataset
 
 NUMBERS = ["open", "high", "low", "close", "volume"]
 NO_SIGNAL = 0.02
@@ -70,7 +69,7 @@ def changed_after(bars: pd.DataFrame, session: pd.Timestamp) -> pd.DataFrame:
 @torch.no_grad()
 def outputs_at(fit: Fit, rows: pd.DataFrame, ends: np.ndarray) -> np.ndarray:
     """Both outputs for the windows that end at these positions."""
-    windows = WindowDataset(rows, ends, small.FEATURES, small.WINDOW)
+    windows = small.at_ends(rows, ends)
     return torch.stack(fit.model(small.all_windows(windows))).numpy()
 
 

@@ -21,14 +21,13 @@ from training.models.export import export_onnx
 from training.models.fit import fit_scaling
 from training.models.forecaster import Forecaster
 from training.models.scaler import Scaler
-from training.models.windows import WindowDataset
 from training.register import measure_champion
 from training.select import (
     CLOSE,
     SelectParams,
     candidates_at_window_end,
     choose,
-    select,
+    seen_in_training,
     standard_ranks,
     strength,
 )
@@ -37,6 +36,14 @@ from training.select import (
 def select_params(**changed) -> SelectParams:
     settings = {"method": "correlation", "n": 8, "max_correlation": 0.95, "features": ("close",)}
     return SelectParams(**settings | changed)
+
+
+def select(rows: pd.DataFrame, window: int, params: SelectParams) -> dict:
+    return stage.select(*seen_in_training([(rows, rows[:0])], window), params)
+
+
+def seen_at(rows: pd.DataFrame, ends: np.ndarray) -> np.ndarray:
+    return candidates_at_window_end(rows, rows[:0], ends, small.WINDOW)
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +62,9 @@ def ranking(report: dict) -> pd.DataFrame:
 
 def test_candidates_enter_as_the_models_scaler_makes_them(rows, ends):
     scaler = Scaler(NAMES)
-    windows = torch.from_numpy(gather(rows[NAMES].to_numpy(), ends, small.WINDOW).copy())
+    windows = torch.from_numpy(gather(rows[NAMES].to_numpy("float32"), ends, small.WINDOW)).double()
     theirs = scaler.relative(windows)[:, -1].numpy()
-    ours = candidates_at_window_end(rows, ends, small.WINDOW)[:, scaler.order]
+    ours = seen_at(rows, ends)[:, scaler.order]
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
     assert np.isfinite(ours).all()
 
@@ -165,7 +172,7 @@ def test_the_choice_is_that_of_the_obvious_loop(seed):
 def planted(rows: pd.DataFrame, name: str, share: float) -> pd.DataFrame:
     """The rows with labels of which one candidate, as the model sees it, explains a share."""
     train = np.flatnonzero(rows["split"] == "train")
-    score = standard_ranks(candidates_at_window_end(rows, train, small.WINDOW))[:, NAMES.index(name)]
+    score = standard_ranks(seen_at(rows, train))[:, NAMES.index(name)]
     noise = np.random.default_rng(0).normal(size=len(train))
     label = rows["label"].copy()
     label.iloc[train] = 0.02 * (math.sqrt(share) * score + math.sqrt(1 - share) * noise)
@@ -197,7 +204,7 @@ def test_of_two_with_the_same_information_the_first_in_the_table_is_chosen(rows)
 
 
 def test_the_report_is_that_of_a_slow_reference(rows, ends):
-    seen = pd.DataFrame(candidates_at_window_end(rows, ends, small.WINDOW), columns=NAMES)
+    seen = pd.DataFrame(seen_at(rows, ends), columns=NAMES)
     label = rows["label"].iloc[ends].to_numpy()
     report = select(rows, small.WINDOW, select_params())
     table = ranking(report)
@@ -324,8 +331,7 @@ def test_a_champion_with_another_list_is_measured_on_the_same_dates(rows, tmp_pa
     torch.manual_seed(0)
     model = Forecaster("ann", theirs, small.WINDOW, small.BODIES["ann"])
     train, test = (
-        WindowDataset(rows, np.flatnonzero(rows["split"] == part), theirs, small.WINDOW)
-        for part in ("train", "test")
+        small.at_ends(rows, np.flatnonzero(rows["split"] == part), theirs) for part in ("train", "test")
     )
     fit_scaling(model, train)
     model.eval()
@@ -333,7 +339,7 @@ def test_a_champion_with_another_list_is_measured_on_the_same_dates(rows, tmp_pa
     metadata = {"onnx_parity": 0.0, "fitted_last_session": "2014-06-02"}
     session = open_onnx(tmp_path / "model.onnx")
     champion = RegisteredModel("3", "ann", theirs, small.WINDOW, session, metadata)
-    measured = measure_champion(champion, rows, small.evaluate_params())
+    measured = measure_champion(champion, rows, rows[:0].assign(begins=False), small.evaluate_params())
     label = rows.loc[rows["split"] == "test", "label"].to_numpy()
     with torch.no_grad():
         forecast = model(small.all_windows(test))[0].numpy()

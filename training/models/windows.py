@@ -1,12 +1,11 @@
-"""Windows of the dataset as a torch Dataset: views over the rows, a batch is one gather."""
-
-from collections.abc import Sequence
+"""Windows of the dataset as a torch Dataset: a batch is one gather."""
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from pitwise.features.served import ServedWindows
 
 Batch = tuple[Tensor, Tensor]
 
@@ -15,23 +14,26 @@ class WindowDataset(Dataset):
     """The windows of one split and their labels; indexed by a batch of positions at once.
 
     Args:
-        rows: point-in-time rows of the `dataset` stage.
-        ends: positions in `rows` at which the windows end.
+        windows: of the rows of the `dataset` stage.
+        labels: (n,) log return of each row.
+        ends: positions of the rows at which the windows end.
+        length: sessions in a window.
     """
 
-    def __init__(self, rows: pd.DataFrame, ends: np.ndarray, features: Sequence[str], window: int):
-        values = torch.from_numpy(rows[list(features)].to_numpy("float32"))
-        self.views = values.unfold(0, window, 1).transpose(1, 2)
-        self.starts = torch.from_numpy(ends - window + 1)
-        self.labels = torch.from_numpy(rows["label"].to_numpy("float32")[ends])
+    def __init__(self, windows: ServedWindows, labels: np.ndarray, ends: np.ndarray, length: int):
+        self.windows = windows
+        self.ends = ends
+        self.length = length
+        self.labels = torch.from_numpy(labels[ends].astype("float32"))
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.ends)
 
     def __getitem__(self, positions: list[int]) -> Batch:
-        """Windows (batch, window, n_features) and labels (batch,)."""
+        """Windows (batch, length, n_features) and labels (batch,)."""
         chosen = torch.as_tensor(positions)
-        return self.views[self.starts[chosen]], self.labels[chosen]
+        windows = self.windows.gather(self.ends[chosen.numpy()], self.length)
+        return torch.from_numpy(windows), self.labels[chosen]
 
 
 def batches(dataset: WindowDataset, size: int, shuffle: bool = False) -> DataLoader:

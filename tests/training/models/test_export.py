@@ -107,7 +107,7 @@ def test_many_windows_run_in_batches_as_they_do_at_once(session, rows):
     values = rows[list(small.FEATURES)].to_numpy("float32")
     ends = np.flatnonzero(rows["ends_window"])
     assert len(ends) > BATCH
-    answers = run_onnx_over(session, values, ends, small.WINDOW)
+    answers = run_onnx_over(session, small.windows_of(rows), ends, small.WINDOW)
     expected = run_onnx(session, gather(values, ends, small.WINDOW))
     for name, values_of_name in expected.items():
         np.testing.assert_allclose(answers[name], values_of_name, atol=1e-6)
@@ -116,6 +116,6 @@ def test_many_windows_run_in_batches_as_they_do_at_once(session, rows):
 def test_few_windows_run_bit_for_bit_as_gathered(session, rows):
     values = rows[list(small.FEATURES)]
     ends = np.flatnonzero(rows["split"] == "test")
-    answers = run_onnx_over(session, values.to_numpy(), ends, small.WINDOW)
+    answers = run_onnx_over(session, small.windows_of(rows), ends, small.WINDOW)
     expected = run_onnx(session, gather(values.to_numpy("float32"), ends, small.WINDOW))
     assert all((answers[name] == expected[name]).all() for name in expected)

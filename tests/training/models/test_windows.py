@@ -5,7 +5,7 @@ import torch
 from support import small_runs as small
 
 from pitwise.features.windows import gather
-from training.models.windows import WindowDataset, batches
+from training.models.windows import batches
 
 
 @pytest.fixture(scope="module")
@@ -13,11 +13,12 @@ def rows() -> pd.DataFrame:
     return small.dataset_rows(small.market(4, 120, seed=5))
 
 
-def test_windows_are_views_over_the_rows(rows):
+def test_windows_are_gathered_from_the_rows_and_stored_nowhere(rows):
     dataset = small.part(rows, "train")
-    assert dataset.views.untyped_storage().nbytes() == 4 * len(rows) * len(small.FEATURES)
-    dataset.views[50, -1, 0] = -123.0
-    assert dataset.views[50 + small.WINDOW - 1, 0, 0] == -123.0
+    before = dataset[[20]][0]
+    dataset.windows._rows.base[dataset.ends[20], 0] = -123.0
+    assert before[0, -1, 0] != -123.0
+    assert dataset[[20]][0][0, -1, 0] == dataset[[21]][0][0, -2, 0] == -123.0
 
 
 def test_a_batch_equals_a_plain_loop(rows):
@@ -35,7 +36,7 @@ def test_a_batch_equals_a_plain_loop(rows):
 def test_training_and_serving_cut_the_same_windows(rows):
     values = rows[list(small.FEATURES)].to_numpy("float32")
     ends = np.flatnonzero(rows["split"] == "test")
-    dataset = WindowDataset(rows, ends, small.FEATURES, small.WINDOW)
+    dataset = small.at_ends(rows, ends)
     np.testing.assert_array_equal(small.all_windows(dataset), gather(values, ends, small.WINDOW))
 
 
