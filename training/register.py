@@ -9,33 +9,25 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from pitwise.features.indicators import NAMES
-from pitwise.features.windows import window_ends
-from pitwise.registry.champion import (
-    CHAMPION,
-    move_champion,
-    registered_version,
-    registry_client,
-)
-from pitwise.registry.contract import OUTPUTS
+from pitwise.errors import StoreError
+from pitwise.features.served import ServedWindows
+from pitwise.registry.champion import move_champion, open_experiment
 from pitwise.registry.findings import describe
 from pitwise.registry.model import RegisteredModel, RegistryParams, load_registered
+from pitwise.registry.promotions import promoted_model, record_promotion
+from pitwise.registry.restore import (
+    RECORDED,
+    TAGGED,
+    restored_champion,
+    signature,
+    tag_promotion,
+    version_of,
+)
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, write_json
 from training import KINDS
 from training.evaluate import FIGURES, EvaluateParams, measure, model_forecast
 from training.gate import Candidate, Decision, decide
-
-RECORDED = (
-    "kind",
-    "features",
-    "window",
-    "rows_sha256",
-    "onnx_sha256",
-    "onnx_parity",
-    "fitted_last_session",
-)
-"""A version's metadata, out of what `training.json` records of a fit."""
 
 BASELINES = ("persistence", "drift", "always_up", "gradient_boosting")
 
@@ -69,20 +61,13 @@ def register_version(workspace: Workspace, client: Any, kind: str, name: str, ev
     """
     import mlflow
     import onnx
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
 
     folder = workspace.models / kind
     training = read_json(folder / "training.json")
-    for version in client.search_model_versions(f"name='{name}'"):
-        if version.tags.get("onnx_sha256") == training["onnx_sha256"]:
-            return str(version.version)
-
-    window, features = training["window"], training["features"]
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, window, len(features)), "windows")]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), name) for name in OUTPUTS]),
-    )
+    known = version_of(client, name, training["onnx_sha256"])
+    if known:
+        return known
+    features = training["features"]
     contract = {key: training[key] for key in RECORDED} | {"code_version": code_version(workspace)}
     with mlflow.start_run(run_name=kind):
         flat = {k: v for k, v in training.items() if k not in ("params", "features")}
@@ -101,25 +86,26 @@ def register_version(workspace: Workspace, client: Any, kind: str, name: str, ev
         info = mlflow.onnx.log_model(
             onnx.load(folder / "model.onnx"),
             name="model",
-            signature=signature,
+            signature=signature(training["window"], len(features)),
             registered_model_name=name,
             metadata=contract,
             pip_requirements=["onnxruntime", "numpy"],
         )
     version = str(info.registered_model_version)
-    for key in ("kind", "onnx_sha256", "onnx_parity", "fitted_last_session"):
+    for key in TAGGED:
         client.set_model_version_tag(name, version, key, str(contract[key]))
     return version
 
 
-def measure_champion(champion: RegisteredModel, rows: pd.DataFrame, params: EvaluateParams) -> Candidate:
+def measure_champion(
+    champion: RegisteredModel, rows: pd.DataFrame, served: pd.DataFrame, params: EvaluateParams
+) -> Candidate:
     """The champion on the current test dates, with its own features and window."""
-    whole = window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), champion.window)
-    ends = np.intersect1d(whole, np.flatnonzero(rows["split"] == "test"))
+    windows = ServedWindows(rows, served, champion.features)
+    ends = np.intersect1d(windows.ends(champion.window), np.flatnonzero(rows["split"] == "test"))
     figures: dict = dict.fromkeys(FIGURES)
     if len(ends):
-        values = rows[list(champion.features)]
-        forecast = model_forecast(champion.session, values, ends, champion.window)
+        forecast = model_forecast(champion.session, windows, ends, champion.window)
         figures = measure(forecast, rows.iloc[ends], params)
     return Candidate(
         champion.version,
@@ -131,16 +117,13 @@ def measure_champion(champion: RegisteredModel, rows: pd.DataFrame, params: Eval
     )
 
 
-def open_experiment(workspace: Workspace, registry: RegistryParams, name: str) -> Any:
-    """MLflow's client, set to the experiment; what a local registry stores lies in the workspace."""
-    import mlflow
-
-    client = registry_client(workspace, registry)
-    if client.get_experiment_by_name(name) is None:
-        local = registry.tracking_uri.startswith("sqlite:")
-        client.create_experiment(name, str(workspace.mlflow_artifacts) if local else None)
-    mlflow.set_experiment(name)
-    return client
+def current_champion(workspace: Workspace, registry: RegistryParams) -> Any | None:
+    """The version to beat; None where nobody was promoted or the last one promoted cannot be had."""
+    try:
+        return restored_champion(workspace, registry)
+    except StoreError as error:
+        print(f"no champion to compare with: {error}")
+        return None
 
 
 def main(workspace: Workspace) -> None:
@@ -151,7 +134,6 @@ def main(workspace: Workspace) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     client = open_experiment(workspace, registry, params.experiment)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    current = registered_version(client, registry.model, CHAMPION)
     candidates = []
     for kind in KINDS:
         training = read_json(workspace.models / kind / "training.json")
@@ -166,11 +148,14 @@ def main(workspace: Workspace) -> None:
             )
         )
     by_version = {c.version: c for c in candidates}
+    # After the candidates: the ledger's champion may be one of them, trained again in a fresh clone.
+    current = current_champion(workspace, registry)
     champion = by_version.get(str(current.version)) if current else None
     if current and not champion:
         champion = measure_champion(
             load_registered(registry.model, current),
             read_parquet(workspace.dataset_rows),
+            read_parquet(workspace.served_rows),
             load_params(workspace, "evaluate", EvaluateParams),
         )
     decision = decide(
@@ -181,8 +166,10 @@ def main(workspace: Workspace) -> None:
         params.metric,
         params.max_parity,
     )
-    apply_decision(client, registry.model, decision, str(current.version) if current else None)
     kinds = by_version | ({champion.version: champion} if champion else {})
+    if decision.champion:
+        record_champion(workspace, client, registry.model, kinds[decision.champion], decision, params)
+    apply_decision(client, registry.model, decision, str(current.version) if current else None)
     write_json(
         {
             "model": registry.model,
@@ -194,6 +181,32 @@ def main(workspace: Workspace) -> None:
     )
     for finding in decision.findings:
         print(describe(finding))
+
+
+def record_champion(
+    workspace: Workspace,
+    client: Any,
+    model: str,
+    champion: Candidate,
+    decision: Decision,
+    params: RegisterParams,
+) -> None:
+    """The champion's model among the promoted ones, and a line in the ledger if it is a new one."""
+    identity = client.get_model_version(model, champion.version).tags.get("onnx_sha256")
+    promoted = promoted_model(workspace, identity) if identity else None
+    if promoted is None:  # moved there by hand, and not from here
+        return
+    reasons = [describe(finding) for finding in decision.findings if finding.version == champion.version]
+    entry = record_promotion(
+        workspace,
+        *promoted,
+        "gate",
+        reasons[0] if decision.promoted else "champion of the registry",
+        params.metric,
+        champion.figures,
+    )
+    if entry:
+        tag_promotion(client, model, champion.version, entry)
 
 
 def apply_decision(client: Any, model: str, decision: Decision, current: str | None) -> None:

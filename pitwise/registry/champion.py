@@ -22,6 +22,18 @@ def registry_client(workspace: Workspace, registry: RegistryParams) -> Any:
     return mlflow.MlflowClient()
 
 
+def open_experiment(workspace: Workspace, registry: RegistryParams, name: str) -> Any:
+    """MLflow's client, set to the experiment; what a local registry stores lies in the workspace."""
+    import mlflow
+
+    client = registry_client(workspace, registry)
+    if client.get_experiment_by_name(name) is None:
+        local = registry.tracking_uri.startswith("sqlite:")
+        client.create_experiment(name, str(workspace.mlflow_artifacts) if local else None)
+    mlflow.set_experiment(name)
+    return client
+
+
 def registered_version(client: Any, name: str, alias: str) -> Any | None:
     """The version an alias of a registered model points to, or None."""
     from mlflow.exceptions import MlflowException
@@ -39,18 +51,21 @@ def champion_history(model: Any) -> list[dict[str, Any]]:
     return json.loads(model.tags.get(CHAMPION_HISTORY, "[]"))
 
 
-def move_champion(client: Any, name: str, version: str, by: str, reason: str) -> None:
+def move_champion(
+    client: Any, name: str, version: str, by: str, reason: str, since: str | None = None
+) -> None:
     """Point the alias `champion` at a version, and record it: MLflow keeps no history of aliases.
 
     Args:
         by: gate | promote | rollback. One that was moved past this function is recorded as `unknown`.
+        since: ISO, UTC; now, if it is not given.
     """
     history = champion_history(client.get_registered_model(name))
     current = registered_version(client, name, CHAMPION)
     if current and [str(current.version)] != [entry["version"] for entry in history[-1:]]:
         history.append({"version": str(current.version), "since": None, "by": "unknown", "reason": ""})
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    history.append({"version": version, "since": now, "by": by, "reason": reason[:500]})
+    since = since or datetime.now(UTC).isoformat(timespec="seconds")
+    history.append({"version": version, "since": since, "by": by, "reason": reason[:500]})
     while len(json.dumps(history)) > LONGEST_TAG:
         history.pop(0)
     client.set_registered_model_alias(name, CHAMPION, version)

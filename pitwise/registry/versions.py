@@ -1,9 +1,11 @@
 """The registry's versions, which of them were champion, and moving the champion by hand."""
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pitwise.errors import StoreError, one_line
@@ -16,6 +18,8 @@ from pitwise.registry.champion import (
 )
 from pitwise.registry.contract import CONTRACT
 from pitwise.registry.model import RegistryParams
+from pitwise.registry.promotions import record_promotion
+from pitwise.registry.restore import RECORDED, tag_promotion
 from pitwise.workspace import Workspace
 
 
@@ -75,7 +79,7 @@ def promote(
         StoreError: there is no such version, or it lacks the contract's metadata.
     """
     with open_registry(workspace, registry) as client:
-        return _move(client, registry.model, version, "promote", reason)
+        return _move(workspace, client, registry.model, version, "promote", reason)
 
 
 def rollback(workspace: Workspace, registry: RegistryParams) -> dict[str, str | None]:
@@ -100,7 +104,7 @@ def rollback(workspace: Workspace, registry: RegistryParams) -> dict[str, str | 
                 f"model '{name}' has had no champion before version {current}, as far as is known. "
                 "Promote a version instead."
             )
-        return _move(client, name, line[-2], "rollback", f"back from version {current}")
+        return _move(workspace, client, name, line[-2], "rollback", f"back from version {current}")
 
 
 def _line(history: list[dict[str, Any]]) -> list[str]:
@@ -114,7 +118,9 @@ def _line(history: list[dict[str, Any]]) -> list[str]:
     return line
 
 
-def _move(client: Any, name: str, version: str, by: str, reason: str) -> dict[str, str | None]:
+def _move(
+    workspace: Workspace, client: Any, name: str, version: str, by: str, reason: str
+) -> dict[str, str | None]:
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -134,8 +140,29 @@ def _move(client: Any, name: str, version: str, by: str, reason: str) -> dict[st
     champion = registered_version(client, name, CHAMPION)
     before = str(champion.version) if champion else None
     if before != version:
+        _record(workspace, client, name, version, contract, by, reason)
         move_champion(client, name, version, by, reason)
     return {"version": version, "before": before}
+
+
+def _record(
+    workspace: Workspace, client: Any, name: str, version: str, contract: dict, by: str, reason: str
+) -> None:
+    """Keep the version's model and write its promotion to the ledger."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model = mlflow.artifacts.download_artifacts(
+                f"models:/{name}/{version}/model.onnx", dst_path=folder
+            )
+        except (MlflowException, OSError) as error:
+            raise StoreError(f"model '{name}' version {version}: its file is gone.") from error
+        training = {key: contract[key] for key in RECORDED if key in contract}
+        entry = record_promotion(workspace, Path(model), training, by, reason)
+    if entry:
+        tag_promotion(client, name, version, entry)
 
 
 @contextmanager

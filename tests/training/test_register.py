@@ -18,6 +18,7 @@ from support import small_runs as small
 from support.once import once
 from support.project import PROJECT
 
+from pitwise.features.served import ServedWindows
 from pitwise.registry.champion import CHAMPION_HISTORY, registered_version, registry_client
 from pitwise.registry.contract import open_onnx, run_onnx_over
 from pitwise.registry.findings import Finding, describe
@@ -179,12 +180,16 @@ def test_a_better_model_becomes_champion_and_the_old_one_challenger(four_runs):
     assert f"beats champion version {first.champion}" in " ".join(better.findings)
 
 
+def served(of: Registered) -> pd.DataFrame:
+    return read_parquet(of.workspace.served_rows)
+
+
 def test_a_champion_of_an_earlier_run_is_measured_on_the_same_dates(four_runs):
     run = four_runs.runs["first"]
     rows = read_parquet(four_runs.workspace.dataset_rows)
     version = four_runs.client.get_model_version("pitwise", run.champion)
     measured = register.measure_champion(
-        load_registered("pitwise", version), rows, small.evaluate_params()
+        load_registered("pitwise", version), rows, served(four_runs), small.evaluate_params()
     )
     assert (measured.version, measured.kind) == (run.champion, run.report["champion_kind"])
     assert measured.figures == run.evaluation[measured.kind]
@@ -201,14 +206,16 @@ def test_a_champion_with_a_longer_window_than_the_rows_keeps_defined_figures(fou
     rows = small.dataset_rows(bars[listed].reset_index(drop=True), window=3)
     champion = load_registered("pitwise", version_of_kind(four_runs, "ann"))
     assert champion.window == small.WINDOW > 3
-    measured = register.measure_champion(champion, rows, small.evaluate_params())
+    measured = register.measure_champion(champion, rows, served(four_runs), small.evaluate_params())
     assert np.isfinite(measured.figures["skill_vs_persistence"])
 
 
 def test_a_champion_whose_window_no_test_row_fills_has_no_figure(four_runs):
     rows = read_parquet(four_runs.workspace.dataset_rows)
     champion = load_registered("pitwise", version_of_kind(four_runs, "ann"))
-    measured = register.measure_champion(replace(champion, window=400), rows, small.evaluate_params())
+    measured = register.measure_champion(
+        replace(champion, window=400), rows, served(four_runs), small.evaluate_params()
+    )
     assert measured.figures["skill_vs_persistence"] is None
 
 
@@ -261,14 +268,14 @@ def test_the_run_of_a_version_has_its_params_metrics_curve_and_files(four_runs, 
 def test_a_registered_model_answers_as_the_exported_file_does(four_runs):
     rows = read_parquet(four_runs.workspace.dataset_rows)
     ends = np.flatnonzero(rows["split"] == "test")
-    values = rows[list(small.FEATURES)].to_numpy("float32")
+    windows = ServedWindows(rows, served(four_runs), small.FEATURES)
     newest = registered_version(four_runs.client, "pitwise", "champion")
     loaded = load_registered("pitwise", newest)
     assert loaded.features == small.FEATURES
     assert loaded.window == small.WINDOW
     exported = open_onnx(four_runs.workspace.models / loaded.kind / "model.onnx")
-    expected = run_onnx_over(exported, values, ends, small.WINDOW)
-    ours = run_onnx_over(loaded.session, values, ends, small.WINDOW)
+    expected = run_onnx_over(exported, windows, ends, small.WINDOW)
+    ours = run_onnx_over(loaded.session, windows, ends, small.WINDOW)
     assert all((ours[name] == expected[name]).all() for name in expected)
 
 
