@@ -7,11 +7,15 @@ from filelock import FileLock, Timeout
 from pitwise.errors import StoreError
 
 
+class HeldError(StoreError):
+    """Another process holds the lock."""
+
+
 def acquired_lock(path: Path, refusal: str) -> FileLock:
     """A lock that this process holds until it ends or releases it, from any thread.
 
     Raises:
-        StoreError: another process holds it; `refusal` says what that means and what to do.
+        HeldError: another process holds it; `refusal` says what that means and what to do.
         OSError: the folder cannot be made or written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -19,5 +23,5 @@ def acquired_lock(path: Path, refusal: str) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise StoreError(refusal) from error
+        raise HeldError(refusal) from error
     return lock

@@ -24,6 +24,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from feature_repo import publish
 from feature_repo.store import open_store
+from pitwise.bars import __main__ as bar_stage
+from pitwise.bars.calendar import session_close
+from pitwise.bars.landing import Landing, land
+from pitwise.bars.schema import COLUMNS
+from pitwise.bars.versions import bar_versions, known_bars, read_versions
 from pitwise.cleaning import __main__ as cleaning
 from pitwise.cleaning.clean import CleanParams, clean
 from pitwise.errors import DataError
@@ -33,7 +38,7 @@ from pitwise.features.indicators import NAMES
 from pitwise.features.windows import PACKED, last_windows
 from pitwise.registry.model import RegisteredModel, RegistryParams
 from pitwise.stage import load_params
-from pitwise.workspace import Workspace, read_parquet, write_parquet
+from pitwise.workspace import Workspace
 from serving.inference.predictor import Predictor, load_champion
 from serving.live.live_bars import LiveBars
 
@@ -55,15 +60,30 @@ def replay(
     Raises:
         DataError: no such sessions in the bars, or none before them.
     """
-    raw = read_parquet(workspace.raw_bars)
-    sessions = _sessions(workspace.raw_bars, raw, first, last)
+    raw = known_bars(read_versions(workspace)).drop(columns="known_at")
+    sessions = _sessions(workspace.bar_versions, raw, first, last)
     champion = load_champion(workspace, load_params(workspace, "registry", RegistryParams))
     console.print(f"the pipeline on the bars before {sessions[0]:%Y-%m-%d} ...")
+    before = Landing(
+        raw[raw["date"] < sessions[0]].reset_index(drop=True),
+        "replay",
+        session_close(pd.Series([sessions[0]])).iloc[0] - pd.Timedelta(hours=12),
+        history="assumed",
+    )
     with TemporaryDirectory() as folder, _settings_of_the_workspace():
         scratch = Workspace(folder)
-        _run_pipeline(workspace, scratch, raw[raw["date"] < sessions[0]])
-        played = _play(scratch, raw, sessions, champion, correction_sessions, console)
-    bars, _, _ = clean(raw[raw["date"] <= sessions[-1]], load_params(workspace, "clean", CleanParams))
+        _run_pipeline(workspace, scratch, before)
+        # A feed has no adjusted close: what is known of it goes on from the last bar.
+        feed = raw[COLUMNS]
+        played = _play(scratch, feed, sessions, champion, correction_sessions, console)
+    feed = feed[feed["date"].between(sessions[0], sessions[-1])]
+    after = Landing(feed, "live", pd.Timestamp.now("UTC"))
+    coverage = load_params(workspace, "bars", bar_stage.BarParams).seal_coverage
+    versions = bar_versions([before, after], coverage)
+    known = known_bars(versions)
+    unsealed = known["date"][~known["date"].isin(versions.seals["date"])].dropna().unique()
+    params = load_params(workspace, "clean", CleanParams)
+    bars = clean(known, params, unsealed=list(unsealed)).bars
     windows = last_windows(daily_features(bars), NAMES, champion.window)
     expected = {symbol: window.values for symbol, window in windows.items()}
     return played | _compared(played.pop("windows"), expected, champion.window)
@@ -96,17 +116,17 @@ def _settings_of_the_workspace() -> Iterator[None]:
             os.environ["FEAST_FS_YAML_FILE_PATH"] = elsewhere
 
 
-def _run_pipeline(workspace: Workspace, scratch: Workspace, raw: pd.DataFrame) -> None:
-    """Make a scratch workspace of these bars up to stage `publish`, with a store of its own."""
+def _run_pipeline(workspace: Workspace, scratch: Workspace, delivered: Landing) -> None:
+    """Make a scratch workspace of a delivery up to stage `publish`, with a store of its own."""
     settings = yaml.safe_load((workspace.feast_repo / "feature_store.yaml").read_text())
     settings["registry"] = "../data/feast/registry.db"
     settings["online_store"] = {"type": "sqlite", "path": "../data/feast/online.db"}
     scratch.feast_repo.mkdir(parents=True)
     (scratch.feast_repo / "feature_store.yaml").write_text(yaml.safe_dump(settings))
     shutil.copy(workspace.params, scratch.params)
-    write_parquet(raw, scratch.raw_bars)
+    land(scratch, delivered)
     with redirect_stdout(io.StringIO()):
-        for stage in (cleaning, features, publish):
+        for stage in (bar_stage, cleaning, features, publish):
             stage.main(scratch)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from sqlalchemy import create_engine, text
 
+from pitwise.bars.landing import Landing
+from pitwise.bars.versions import bar_versions, known_bars
 from pitwise.cleaning.clean import CleanParams, clean
 from pitwise.features.daily import daily_features
 from pitwise.features.indicators import NAMES
@@ -64,19 +66,35 @@ class Oracle:
     """The batch path: all bars are cleaned anew, and what comes out differently is computed anew.
 
     Args:
+        landings: what was delivered before the first post.
+        coverage: of a sealed session, see `pitwise.bars.versions.bar_versions`.
         models: by version.
     """
 
-    def __init__(self, raw: pd.DataFrame, params: CleanParams, models: dict[str, RegisteredModel]):
-        self.raw, self.params, self.models = raw, params, models
+    def __init__(
+        self,
+        landings: Sequence[Landing],
+        coverage: float,
+        params: CleanParams,
+        models: dict[str, RegisteredModel],
+    ):
+        self.landings, self.coverage = list(landings), coverage
+        self.params, self.models = params, models
+        self.now = max(landing.received_at for landing in landings)
         self._marks: dict[str, int] = {}
         self._state = State({}, {version: {} for version in models})
 
     def take(self, bars: pd.DataFrame) -> None:
-        self.raw = pd.concat([self.raw, bars]).drop_duplicates(["symbol", "date"], keep="last")
+        """One post: all its rows of a symbol and session are one statement."""
+        self.now += pd.Timedelta(seconds=1)
+        self.landings.append(Landing(bars.reset_index(drop=True), "live", self.now))
 
     def state(self) -> State:
-        bars, _, _ = clean(self.raw, self.params)
+        versions = bar_versions(self.landings, self.coverage)
+        raw = known_bars(versions)
+        sessions = raw["date"].dropna()
+        unsealed = sessions[~sessions.isin(versions.seals["date"])].unique()
+        bars = clean(raw, self.params, unsealed=list(unsealed)).bars
         marks = pd.util.hash_pandas_object(bars, index=False).groupby(bars["symbol"]).sum().to_dict()
         same = {symbol for symbol, mark in marks.items() if self._marks.get(symbol) == mark}
         fresh = (

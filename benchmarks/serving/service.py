@@ -27,7 +27,7 @@ def copied_run(run: Workspace, folder: Path) -> Workspace:
     copy = Workspace(folder)
     copy.feast_repo.mkdir(parents=True)
     shutil.copy(PROJECT.feast_repo / "feature_store.yaml", copy.feast_repo)
-    for part in ("raw", "clean", "features", "feast"):
+    for part in ("landing", "bars", "clean", "features", "feast"):
         shutil.copytree(run.root / "data" / part, folder / "data" / part)
     shutil.copy2(run.root / "mlflow.db", folder)
     params = yaml.safe_load(run.params.read_text())

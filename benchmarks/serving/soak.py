@@ -27,12 +27,13 @@ import numpy as np
 from benchmarks.serving.oracle import Answer, Features, Oracle, unexplained, unlogged
 from benchmarks.serving.posts import Post, cut, script
 from benchmarks.serving.service import PROJECT, Process, copied_run, pitwise_serve
+from pitwise.bars.__main__ import BarParams
 from pitwise.cleaning.clean import CleanParams
 from pitwise.features.indicators import NAMES
 from pitwise.registry.champion import CHAMPION, registry_client
 from pitwise.registry.model import RegistryParams, load_registered
 from pitwise.stage import load_params, run_stage
-from pitwise.workspace import Workspace, read_parquet
+from pitwise.workspace import Workspace
 
 FOLLOWS_SECONDS = 10
 """How long a service may take to follow the champion."""
@@ -195,7 +196,7 @@ def soak(
         config = (PROJECT.feast_repo / "feature_store.redis.yaml").read_text()
         config = config.replace("localhost:6379", redis.address)
         (workspace.feast_repo / "feature_store.yaml").write_text(config)
-    live = cut(workspace, sessions)
+    live, landings = cut(workspace, sessions)
     registry = load_params(workspace, "registry", RegistryParams)
     client = registry_client(workspace, registry)
     models = {
@@ -203,7 +204,8 @@ def soak(
         for version in client.search_model_versions(f"name='{registry.model}'")
     }
     params = load_params(workspace, "clean", CleanParams)
-    oracle = Oracle(read_parquet(workspace.raw_bars), params, models)
+    coverage = load_params(workspace, "bars", BarParams).seal_coverage
+    oracle = Oracle(landings, coverage, params, models)
     champion = str(client.get_model_version_by_alias(registry.model, CHAMPION).version)
     symbols = list(oracle.state().forecasts[champion])
     # The champion last: the first swap is then to another.

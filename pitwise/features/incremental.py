@@ -1,33 +1,50 @@
 """The market's last bars as they stand live, through the checks and formulas of the batch path.
 
-A new bar can change more than its own session: a split rescales the past, a market's fall decides
-whether a stock's fall is its own, and a bad print is seen only when the price is back. So the last bars
-of *all* symbols are cleaned anew at each change, and what comes out differently is computed anew. What
-is older than any check reaches back stays as it was.
+A bar of a session that is not sealed yet bears upon its own symbol alone: it passes the checks of a
+row, and its features follow from the symbol's bars before it. When the session is sealed, the last bars
+of *all* symbols are cleaned once, by the batch path's own `clean`, and what comes out differently is
+computed anew. So it is where a bar of a sealed session comes late, is corrected or withdrawn. What is
+older than any check reaches back stays as it was.
+
+Clean bars hold the prices as they were traded, and their factors count up from a symbol's first
+session. So no split and no dividend changes anything before it, and the factors of the last bars go on
+from those that the batch path has found.
 """
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pitwise.bars.calendar import session_close, session_number
+from pitwise.bars.calendar import (
+    EXCHANGE_ZONE,
+    next_session,
+    session_close,
+    session_date,
+    session_number,
+)
 from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, COLUMNS, NUMBERS, in_order
-from pitwise.cleaning.adjustment import adjusted, on_share_basis, product_to_come
-from pitwise.cleaning.clean import CleanParams, clean, reasons
-from pitwise.cleaning.corporate_actions import RATIOS
-from pitwise.features.daily import daily_features
-from pitwise.features.history import CREATED, KEYS, known, merge
+from pitwise.bars.seals import sealed
+from pitwise.bars.versions import BarVersions, known_bars
+from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.cleaning.row_checks import reasons
+from pitwise.features.daily import FACTORS, daily_features
+from pitwise.features.history import CREATED, KEYS
 from pitwise.features.indicators import NAMES, TAIL
-from pitwise.features.windows import gather, packed, window_ends
+from pitwise.features.windows import WindowRows, packed, window_ends
 
 LOOK_BACK = 80
 """Bars before a bar that decide on it: 60 tell a day's noise, the rest is to spare."""
-LONGEST = 21
-"""Bars of the longest indicator that forgets; the others never quite do, see `indicators.TAIL`."""
-STEPS = np.array([old / new for new, old in RATIOS])
-"""What a split multiplies prices by."""
-EVER = pd.Timestamp(0, tz="UTC")
+LOOK_AHEAD = 50
+"""Bars after a bar that may still decide on it: 30 tell its usual volume, the rest is to spare."""
+VALUES = [*NAMES, *FACTORS, "segment"]
+"""What a version of a feature row holds."""
+CAME = ["symbol", "date", "known_at", "withdrawn"]
+LIVE = "live"
+"""The source of live bars."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +55,11 @@ class Outcome:
     date: str
     """ISO 8601."""
     outcome: str
-    """new | late | repeated | corrected | quarantined | refused"""
+    """new | late | repeated | corrected | withdrawn | quarantined | refused"""
     reason: str = ""
-    """Of the last two: the name of the check, unknown_symbol or too_old."""
+    """Of the last two: the name of the check, unknown_symbol, too_old, too_new or no_such_bar."""
+    provisional: bool = False
+    """Of a session that is not sealed: the checks that look at the whole market are still to come."""
 
 
 @dataclass(frozen=True)
@@ -55,276 +74,585 @@ class Versions:
 
 @dataclass(frozen=True)
 class State:
-    """What is known of each symbol's last sessions; sorted by symbol and date each."""
+    """What the bars known so far have come to; sorted by symbol and date each."""
 
     bars: pd.DataFrame
-    """Clean bars as they were traded, with `segment` and `split`: what a split at the next bar
-    multiplies prices by, or 1.
-
-    They are put on one share basis when they are computed with, by the pipeline's own operations in its
-    own order: a last bit that differs would decide ADX's ties differently.
-    """
+    """Clean bars."""
     daily: pd.DataFrame
-    """Their features as Feast's offline store has them, with `created_timestamp` and `segment`."""
+    """Their features as Feast's offline store has them, with `created_timestamp`."""
+
+
+class Changes(NamedTuple):
+    """What `LiveMarket.recompute` has found; `LiveMarket.accept` makes it the market's state."""
+
+    bars: dict[str, pd.DataFrame]
+    """All held clean bars of each symbol whose bars may differ."""
+    daily: dict[str, pd.DataFrame]
+    """All held feature rows of each symbol that has a new version."""
+    versions: Versions
+    aside: dict[tuple[str, pd.Timestamp], str]
+    """The reason of each bar set aside, where the market was cleaned anew."""
 
 
 class LiveMarket:
     """The last bars of every symbol, raw and clean, and their features.
 
     Args:
-        raw: bars as their source gave them.
+        versions: of all bars, as the batch path has them.
         state: what the batch path, and live bars before, have made of them.
         window: sessions of a model's window.
-        correction_sessions: how many sessions back a live bar may lie.
+        correction_sessions: how many sessions before its symbol's newest one a live bar may lie.
+        seal_coverage: what share of the symbols of the session before completes a session.
     """
 
     def __init__(
-        self, raw: pd.DataFrame, state: State, params: CleanParams, window: int, correction_sessions: int
+        self,
+        versions: BarVersions,
+        state: State,
+        params: CleanParams,
+        window: int,
+        correction_sessions: int,
+        seal_coverage: float,
     ):
-        self.params = params
-        self.window = window
-        self.correction_sessions = correction_sessions
-        self.reach = window + LONGEST + correction_sessions
-        """Bars of a symbol that a live bar can bear upon."""
+        self.params, self.window = params, window
+        self.correction_sessions, self.seal_coverage = correction_sessions, seal_coverage
+        held = window + correction_sessions + LOOK_AHEAD
+        # Twice as many raw ones, for the bars of a symbol that is often halted lie further back.
+        recent = _recent(versions.bars, 2 * (held + LOOK_BACK))
+        self._versions = _by_symbol(recent)
+        self._factors = versions.factors
+        raw = known_bars(versions._replace(bars=recent))
         self.columns = [*COLUMNS, *([ADJUSTED_CLOSE] if ADJUSTED_CLOSE in raw else [])]
-        self._judged = self.reach + LOOK_BACK
-        # Twice as many, for the bars of a symbol that is often halted lie further back than the others'.
-        self.raw = _last(in_order(raw[self.columns]), 2 * self._judged)
-        self._since = self._held_since(state)
-        recent = _last(state.bars, TAIL + self.reach)
-        self.state = State(self._traded(recent, raw), self._held(state.daily))
-        self.symbols = frozenset(raw["symbol"].dropna())
+        self._raw = _by_symbol(raw[[*self.columns, "known_at"]])
+        self.symbols = frozenset(versions.bars["symbol"].dropna())
+
+        bars = _last(state.bars, TAIL + held)
+        self._bars, self._no_bars = _by_symbol(bars), bars.iloc[:0]
+        since = session_close(_last(bars, held).groupby("symbol")["date"].min())
+        since = state.daily["symbol"].map(since)
+        daily = state.daily[since.isna() | (state.daily["event_timestamp"] >= since)]
+        self._daily, self._no_daily = _by_symbol(daily), daily.iloc[:0]
+        self.missing_sessions = missing_sessions(daily, window)
+        """Of each symbol with a recent whole window: how many sessions it leaves out."""
+
+        over = versions.seals["sealed_at"] <= pd.Timestamp.now("UTC")
+        self.sealed: pd.Timestamp = versions.seals.loc[over, "date"].max()
+        """The newest sealed session; every session before it is sealed too."""
+        came = recent.loc[recent["date"] >= self.sealed, CAME]
+        self._came = dict.fromkeys(self._versions, came.iloc[:0]) | _by_symbol(came)
+        """Each symbol's versions of bars of the sealed session and of those after it."""
+        self._clean_days: Counter[pd.Timestamp] = Counter()
+        """How many clean bars the sealed session and each one after it has."""
+        for rows in self._bars.values():
+            self._clean_days.update(self._recent_days(rows))
+        self._changed: set[str] = set()
+        """Symbols whose raw bars may not be in the state yet."""
+        self._open: pd.Timestamp | None = None
+        """The oldest sealed session whose bars are to be judged again."""
 
     @property
     def newest(self) -> pd.Timestamp:
-        """Close of the newest session of any symbol, UTC."""
-        return self.state.daily["event_timestamp"].max()
+        """Close of the market's newest session, UTC."""
+        return session_close(pd.Series([self._newest_session()])).iloc[0]
+
+    @property
+    def sealed_close(self) -> pd.Timestamp:
+        """Close of the newest sealed session, UTC."""
+        return session_close(pd.Series([self.sealed])).iloc[0]
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether bars were taken that no accepted change has yet."""
+        return bool(self._changed) or self._open is not None
+
+    def _newest_session(self) -> pd.Timestamp:
+        """The last of the sessions that have clean bars and follow the sealed one without a break.
+
+        So a row that its source has dated far ahead, or on a holiday, moves nothing.
+        """
+        newest = self.sealed
+        while self._clean_days[following := next_session(newest)] > 0:
+            newest = following
+        return newest
+
+    def _recent_days(self, bars: pd.DataFrame) -> list[pd.Timestamp]:
+        return bars["date"].iloc[bars["date"].searchsorted(self.sealed) :].tolist()
 
     def judge(self, bars: pd.DataFrame) -> tuple[list[Outcome], pd.DataFrame]:
         """What is to become of live bars, before anything is done with them.
 
         Args:
-            bars: symbol, date, open, high, low, close, volume and, if the source has it, adj_close,
-                which is filled in where it is missing.
+            bars: symbol, date, open, high, low, close, volume and, optionally, adj_close.
 
         Returns:
             an outcome for each, in their order, and the bars to take.
         """
-        bars = self._with_adjusted_close(bars)
-        held = self.raw.merge(bars[BAR_KEY], on=BAR_KEY)
-        held = held.drop_duplicates(BAR_KEY, keep="last").set_index(BAR_KEY)[self.columns[2:]]
-        newest = self.raw.groupby("symbol")["date"].max()
-        reason = reasons(bars)
+        bars = bars.reset_index(drop=True)
+        reason = reasons(bars[COLUMNS])
         named = bars["symbol"].notna() & (bars["symbol"] != "")
         reason[named & ~bars["symbol"].isin(self.symbols)] = "unknown_symbol"
-        sessions = session_number(bars["date"])
-        last = session_number(pd.Series([self.raw["date"].max()]))[0]
-        reason[(reason == "") & (sessions < last - self.correction_sessions)] = "too_old"
-
+        reason = self._beyond(bars, reason)
         outcomes = []
-        for bar, why in zip(bars.itertuples(index=False), reason, strict=True):
-            key = (bar.symbol, bar.date)
+        for bar, why in zip(bars[COLUMNS].itertuples(index=False), reason, strict=True):
             if why == "duplicate":
                 outcome, why = "repeated", ""
             elif why:
                 outcome = "refused"
-            elif key in held.index:
-                same = tuple(held.loc[key]) == tuple(bar)[2:]
-                outcome = "repeated" if same else "corrected"
             else:
-                outcome = "new" if bar.date > newest[bar.symbol] else "late"
+                outcome = self._kind(bar)
             date = "" if pd.isna(bar.date) else f"{bar.date:%Y-%m-%d}"
-            outcomes.append(Outcome(str(bar.symbol), date, outcome, why))
+            provisional = outcome in ("new", "corrected") and bar.date > self.sealed
+            outcomes.append(Outcome(str(bar.symbol), date, outcome, why, provisional))
         taken = [o.outcome in ("new", "late", "corrected") for o in outcomes]
         return outcomes, bars[taken]
 
-    def _with_adjusted_close(self, bars: pd.DataFrame) -> pd.DataFrame:
-        """Where it is not given, the bar's own held adjustment, or that of the symbol's last bar."""
-        bars = bars.reindex(columns=self.columns).reset_index(drop=True)
-        if ADJUSTED_CLOSE in bars:
-            last = self.raw.drop_duplicates("symbol", keep="last").set_index("symbol")
-            factor = bars["symbol"].map(last[ADJUSTED_CLOSE] / last["close"])
-            known = self.raw.drop_duplicates(BAR_KEY, keep="last")[[*BAR_KEY, "close", ADJUSTED_CLOSE]]
-            held = bars[BAR_KEY].merge(known, on=BAR_KEY, how="left")
-            factor = (held[ADJUSTED_CLOSE] / held["close"]).fillna(factor)
-            usual = held[ADJUSTED_CLOSE].where(bars["close"] == held["close"], bars["close"] * factor)
-            bars[ADJUSTED_CLOSE] = bars[ADJUSTED_CLOSE].astype("float64").fillna(usual)
-        return bars
+    def _beyond(self, bars: pd.DataFrame, reason: pd.Series) -> pd.Series:
+        """The reasons, and those of bars too far from the market's or their symbol's newest session."""
+        reason = reason.copy()
+        market = self._newest_session()
+        newest: dict[str, pd.Timestamp] = {}
+        for i in bars.index[reason == ""][np.argsort(bars.loc[reason == "", "date"], kind="stable")]:
+            name, date = bars.at[i, "symbol"], bars.at[i, "date"]
+            if date > market and date > next_session(market):
+                reason[i] = "too_new"
+                continue
+            if name not in newest:
+                newest[name] = self._newest_of(name, market)
+            if _sessions_between(date, newest[name]) > self.correction_sessions:
+                reason[i] = "too_old"
+                continue
+            market, newest[name] = max(market, date), max(newest[name], date)
+        return reason
 
-    def take(self, bars: pd.DataFrame) -> None:
-        """Put raw bars in the place of those of the same symbol and session, or add them."""
-        raw = pd.concat([self.raw, bars.astype(self.raw.dtypes)]).drop_duplicates(BAR_KEY, keep="last")
-        self.raw = _last(in_order(raw), 2 * self._judged)
+    def _newest_of(self, name: str, market: pd.Timestamp) -> pd.Timestamp:
+        """A symbol's newest session, as far as the market's newest one."""
+        for rows in (self._bars.get(name), self._raw.get(name)):
+            if rows is not None:
+                until = rows["date"].searchsorted(market, side="right")
+                for date in rows["date"].iloc[:until][::-1]:
+                    if session_number(pd.Series([date]))[0] >= 0:
+                        return date
+        return pd.Timestamp(0)
 
-    def recompute(
-        self, touched: set[str], now: pd.Timestamp, in_doubt: bool = False
-    ) -> tuple[State, Versions, dict[tuple[str, pd.Timestamp], str]]:
-        """What the bars taken have changed; the state itself stays as it is until the caller sets it.
+    def _kind(self, bar: Any) -> str:
+        """new | late | repeated | corrected, of a bar that passes."""
+        values = tuple(bar)[2:]
+        held = self._of_session(self._raw, bar.symbol, bar.date)[NUMBERS].drop_duplicates()
+        if held.empty:
+            return "late" if bar.date <= self.sealed else "new"
+        if len(held) == 1 and tuple(held.iloc[0]) == values:
+            return "repeated"
+        # What a later load has put right is not undone by a feed that says the same once more.
+        said = self._of_session(self._versions, bar.symbol, bar.date)
+        said = said[said["source"] == LIVE]
+        again = len(said) and tuple(said.iloc[-1][NUMBERS]) == values
+        return "repeated" if again else "corrected"
+
+    def withdrawal(self, symbol: str, date: pd.Timestamp) -> Outcome:
+        """What is to become of the withdrawal of a bar: withdrawn, or refused."""
+        reason = ""
+        if symbol not in self.symbols:
+            reason = "unknown_symbol"
+        elif self._of_session(self._raw, symbol, date).empty:
+            reason = "no_such_bar"
+        elif (
+            _sessions_between(date, self._newest_of(symbol, self._newest_session()))
+            > self.correction_sessions
+        ):
+            reason = "too_old"
+        return Outcome(symbol, f"{date:%Y-%m-%d}", "refused" if reason else "withdrawn", reason)
+
+    def _of_session(
+        self, frames: Mapping[str, pd.DataFrame], symbol: str, date: pd.Timestamp
+    ) -> pd.DataFrame:
+        rows = frames.get(symbol)
+        return pd.DataFrame(columns=[*COLUMNS, "source"]) if rows is None else rows[rows["date"] == date]
+
+    def take(self, versions: pd.DataFrame, factors: pd.DataFrame | None = None) -> None:
+        """Add versions of bars, live ones or withdrawals; those that are there already change nothing.
 
         Args:
-            touched: symbols whose raw bars may have changed.
-            in_doubt: the features held may not be of the bars held, as after a kill between two pushes.
-                All are computed anew, and the newest go online again.
+            versions: see `pitwise.bars.versions.BarVersions.bars`.
+            factors: all that are known, where they have changed.
+        """
+        if factors is not None:
+            self._factors = factors
+        names = versions["symbol"].unique().tolist()
+        held = [self._versions[name] for name in names if name in self._versions]
+        if held:
+            versions = versions.astype(held[0].dtypes)
+        rows = pd.concat([*held, versions]).drop_duplicates(keep="first")
+        rows = rows.sort_values([*BAR_KEY, "known_at"], kind="stable", ignore_index=True)
+        mine = self._factors[self._factors["symbol"].isin(names)]
+        raw = known_bars(BarVersions(rows, mine, pd.DataFrame({"date": [], "sealed_at": []})))
+        if ADJUSTED_CLOSE in self.columns and ADJUSTED_CLOSE not in raw:
+            raw[ADJUSTED_CLOSE] = raw["close"]
+        raw = raw[[*self.columns, "known_at"]]
+        self._versions |= _by_symbol(rows)
+        self._raw |= dict.fromkeys(names, raw.iloc[:0]) | _by_symbol(raw)
+        came = rows.loc[rows["date"] >= self.sealed, CAME]
+        self._came |= dict.fromkeys(names, came.iloc[:0]) | _by_symbol(came)
+        self._changed.update(names)
+        judged = versions.loc[versions["date"] <= self.sealed, "date"]
+        if len(judged):
+            self._judge_from(judged.min())
+
+    def take_again(self, versions: pd.DataFrame, factors: pd.DataFrame | None) -> int:
+        """`take` what the batch path has not published yet, or nothing.
 
         Returns:
-            the new state, the rows that changed, and the reason of each recent bar set aside.
+            how many versions it left out: of sessions further back than a live bar may lie, and of
+            symbols not known here, the next run of the pipeline takes care.
         """
-        fresh, quarantine = self._cleaned(touched)
-        bars, changed_from = self._spliced(fresh)
-        if in_doubt:
-            everything = self.state.daily.groupby("symbol")["event_timestamp"].min()
-            changed_from = pd.concat([changed_from, everything]).groupby(level=0).min()
-        now = max(now, self.state.daily[CREATED].max() + pd.Timedelta(1, "us"))
-        daily, versions = self._featured(bars, changed_from, now, in_doubt)
-        aside = zip(quarantine["symbol"], quarantine["date"], quarantine["reason"], strict=True)
-        reasons_of = {(symbol, date): reason for symbol, date, reason in aside}
-        return State(bars, daily), versions, reasons_of
+        if versions.empty:
+            return 0
+        market = self._newest_session()
+        newest = {name: self._newest_of(name, market) for name in versions["symbol"].unique()}
+        numbers = session_number(versions["symbol"].map(newest))
+        near = numbers - session_number(versions["date"]) <= self.correction_sessions
+        near = near & versions["symbol"].isin(self.symbols).to_numpy()
+        self.take(versions[near], factors)
+        return len(versions) - int(near.sum())
 
-    def _cleaned(self, touched: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The last bars of all symbols, cleaned, and those set aside."""
-        recent = _last(self.raw[self.raw["symbol"].isin(touched)], self._judged)
-        start = recent["date"].min()
-        tail = self.raw[self.raw["date"] >= start]
-        earlier = self.state.bars.loc[self.state.bars["date"] < start, "symbol"].value_counts().to_dict()
-        fresh, quarantine, _ = clean(tail, self.params, earlier)
-        # A symbol that left the market mid-way has too few bars here to be judged again.
-        size = fresh.groupby("symbol")["date"].transform("size")
-        begins = fresh["symbol"].map(self.state.bars.groupby("symbol")["date"].min())
-        judged = (
-            (size >= self.reach + LOOK_BACK // 4 * 3) | ~(begins < start) | fresh["symbol"].isin(touched)
-        )
-        fresh = fresh[judged]
-        reaches = fresh.groupby("symbol").cumcount(ascending=False) < self.reach
-        return fresh[reaches | ~fresh["symbol"].isin(self.state.bars["symbol"])], quarantine
+    def has_bars(self, date: pd.Timestamp) -> bool:
+        """Whether a session that is not sealed has bars, and so have those between."""
+        return self.sealed < date <= self._newest_session()
 
-    def _spliced(self, fresh: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-        """The clean bars with the fresh ones in them, and each symbol's first session that differs."""
-        held = self.state.bars
-        cut = fresh.groupby("symbol")["date"].min()
-        cut_of_held = held["symbol"].map(cut)
-        recent = self._on_one_basis(held[held["date"] >= cut_of_held])
-        pairs = fresh.merge(recent, on=BAR_KEY, how="outer", suffixes=("", "_held"), indicator="side")
-        anchor = pairs[pairs["side"] == "both"].drop_duplicates("symbol").set_index("symbol")
-        # Segments count on from the older bars.
-        offset = anchor["segment_held"] - anchor["segment"]
-        segment = pairs["segment"] + pairs["symbol"].map(offset).fillna(0)
-        differs = (pairs["side"] != "both") | (segment != pairs["segment_held"])
-        for name in (*NUMBERS, "price_factor"):
-            differs |= pairs[name] != pairs[f"{name}_held"]
-        changed_from = session_close(pairs[differs].groupby("symbol")["date"].min())
+    def _judge_from(self, date: pd.Timestamp) -> None:
+        self._open = date if self._open is None else min(self._open, date)
 
-        # Another basis moves all the bars before it, however far back a window reaches.
-        moved = anchor.index[
-            (anchor["price_factor"] != anchor["price_factor_held"])
-            | (anchor["volume"] != anchor["volume_held"])
-        ]
-        since = self._since.reindex(changed_from.index, fill_value=EVER)
-        changed_from = changed_from.mask(changed_from.index.isin(moved), since)
-        changed = held["symbol"].isin(changed_from.index)
-        older = held[changed & (held["date"] < cut_of_held)]
-        newer = self._traded(fresh[fresh["symbol"].isin(changed_from.index)], self.raw)
-        newer["segment"] += newer["symbol"].map(offset).fillna(0).astype("int32")
-        bars = pd.concat([held[~changed], older, newer])
-        return _last(in_order(bars).reset_index(drop=True), TAIL + self.reach), changed_from
-
-    def _traded(self, bars: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
-        """Clean bars, sorted, as `State` holds them."""
-        traded = bars[[*BAR_KEY, "segment", "price_factor"]].merge(
-            raw[self.columns].drop_duplicates(BAR_KEY, keep="last"), on=BAR_KEY
-        )
-        by_vendor = adjusted(traded, self.params.split_step)["price_factor"]
-        by_splits = traded["price_factor"] / by_vendor
-        following = by_splits.groupby(traded["symbol"]).shift(-1)
-        steps = np.log((by_splits / following).fillna(1.0).to_numpy())
-        split = np.ones(len(steps))
-        at = np.flatnonzero(np.abs(steps) > np.abs(np.log(STEPS)).min() / 2)
-        split[at] = STEPS[np.abs(steps[at, None] - np.log(STEPS)).argmin(axis=1)]
-        return traded.assign(split=split).drop(columns="price_factor")
-
-    def _on_one_basis(self, traded: pd.DataFrame) -> pd.DataFrame:
-        """Traded bars, sorted, on the share basis of their symbol's last one, as `clean` leaves them."""
-        factor = product_to_come(traded["split"], traded["symbol"])
-        return on_share_basis(adjusted(traded, self.params.split_step), factor)
-
-    def _held_since(self, state: State) -> pd.Series:
-        """The first session of each symbol whose features are held until the pipeline runs again.
-
-        It does not move on with new bars: what looks like a split moves all the rows that are held, and
-        when it turns out to be none, every one of them must come back.
-        """
-        last_bars = _last(state.bars[BAR_KEY], self.reach + self.window).groupby("symbol")["date"]
-        since, until = session_close(last_bars.min()), session_close(last_bars.max())
-        daily = state.daily[state.daily["event_timestamp"] <= state.daily["symbol"].map(until)]
-        # The last whole window may lie further back, before a spin-off.
-        ends = self._window_ends(daily.reset_index(drop=True))
-        first = daily["event_timestamp"].array[ends.index - self.window + 1]
-        begins = pd.Series(first, ends["symbol"]).groupby(level=0).max()
-        since = pd.concat([since, begins]).groupby(level=0).min()
-        return since.clip(lower=state.daily["event_timestamp"].min())
-
-    def _held(self, daily: pd.DataFrame) -> pd.DataFrame:
-        begin = daily["symbol"].map(self._since)
-        return daily[begin.isna() | (daily["event_timestamp"] >= begin)].reset_index(drop=True)
-
-    def _featured(
-        self, bars: pd.DataFrame, changed_from: pd.Series, now: pd.Timestamp, in_doubt: bool
-    ) -> tuple[pd.DataFrame, Versions]:
-        """The features, and their versions since `changed_from`, of the symbols it names.
+    def seal(self, explicit: pd.Timestamp | None = None) -> pd.Timestamp | None:
+        """Seal the sessions that are complete.
 
         Args:
-            in_doubt: the newest rows of all these symbols go online, and not only of those that have
-                changed.
+            explicit: a session that a person declares complete.
+
+        Returns:
+            the newest one sealed now, or None.
         """
-        held = self.state.daily
-        touched = held["symbol"].isin(changed_from.index)
-        is_old = ~touched | (held["event_timestamp"] < held["symbol"].map(changed_from))
-        fresh = self._held(
-            daily_features(self._on_one_basis(bars[bars["symbol"].isin(changed_from.index)]))
+        came = pd.concat(self._came.values(), keys=range(len(self._came)))
+        if not (came["date"] > self.sealed).any():
+            return None
+        seals = sealed(
+            came.index.get_level_values(0).to_numpy(),
+            came["date"].to_numpy("datetime64[D]").astype("int64"),
+            came["known_at"].dt.tz_convert(None).to_numpy("datetime64[us]").astype("int64"),
+            came["withdrawn"].to_numpy(bool),
+            {_day_number(session): 0 for session in (self.sealed, explicit) if session is not None},
+            set(),
+            self.seal_coverage,
         )
-        fresh = fresh[fresh["event_timestamp"] >= fresh["symbol"].map(changed_from)]
-        was = held[~is_old]
+        newest = seals.loc[seals["sealed_at"] <= pd.Timestamp.now("UTC"), "date"].max()
+        if not newest > self.sealed:
+            return None
+        self._judge_from(came.loc[came["date"] > self.sealed, "date"].min())
+        self.sealed = newest
+        self._came = {name: rows[rows["date"] >= newest] for name, rows in self._came.items()}
+        return newest
+
+    def recompute(self, now: pd.Timestamp, in_doubt: bool = False) -> Changes:
+        """What the bars taken have changed; the state itself stays as it is until `accept`.
+
+        Args:
+            now: when it is known, later than every version held.
+            in_doubt: the features held may not be of the bars held, as after a kill between two pushes.
+                All are computed anew, and the newest go online again.
+        """
+        aside: dict[tuple[str, pd.Timestamp], str] = {}
+        if self._open is None:
+            bars = self._carried_on(self._changed)
+        else:
+            bars, aside = self._judged_again()
+        fresh = bars
+        changed_from = self._changed_from(bars)
         if in_doubt:
-            fresh = _as_held(fresh, was)
-        versions = merge(was, fresh, now)
-        versions = versions[versions[CREATED] == now].reset_index(drop=True)
-        daily = known(pd.concat([held, versions]).sort_values([*KEYS, CREATED]))
+            fresh = self._bars | bars
+            begin = {name: rows["event_timestamp"].iloc[0] for name, rows in self._daily.items()}
+            changed_from = {name: begin.get(name, _EVER) for name in fresh.keys() | begin.keys()}
+        daily, versions = self._featured(fresh, changed_from, now, in_doubt)
+        return Changes(bars, daily, versions, aside)
 
-        mine = daily["symbol"].isin(changed_from.index if in_doubt else versions["symbol"])
-        mine = daily[mine].reset_index(drop=True)
-        first = versions.groupby("symbol")["event_timestamp"].min()
+    def accept(self, changes: Changes) -> None:
+        """The changes are in the store: make them the state."""
+        for name, rows in changes.bars.items():
+            self._clean_days.subtract(self._recent_days(self._bars.get(name, self._no_bars)))
+            self._clean_days.update(self._recent_days(rows))
+        self._bars |= changes.bars
+        self._daily |= changes.daily
+        if changes.daily:
+            rows = pd.concat(changes.daily.values(), ignore_index=True)
+            self.missing_sessions |= missing_sessions(rows, self.window)
+        self._changed, self._open = set(), None
 
-        def since_first(ends: pd.DataFrame) -> pd.DataFrame:
-            return ends[ends["event_timestamp"] >= ends["symbol"].map(first)]
+    def _carried_on(self, names: Collection[str]) -> dict[str, pd.DataFrame]:
+        """The clean bars of some symbols, those of sessions that are not sealed taken anew.
 
-        ends = self._window_ends(mine)
-        changed = since_first(ends)
-        before = since_first(self._window_ends(held[held["symbol"].isin(first.index)]))
+        Each of these passes the checks of a row or is left out, and goes on from the last sealed bar.
+        """
+        bars = {name: self._bars.get(name, self._no_bars) for name in names}
+        bars = {name: rows[rows["date"] <= self.sealed] for name, rows in bars.items()}
+        parts = []
+        for name, rows in bars.items():
+            if len(rows):
+                raw = self._raw[name]
+                parts.append(raw[(raw["date"] == rows["date"].iloc[-1]) | (raw["date"] > self.sealed)])
+        if not parts:
+            return bars
+        tail = pd.concat(parts, ignore_index=True)
+        fresh = self._clean(tail, dict.fromkeys(names, self.params.min_history)).bars
+        return bars | _spliced(bars, fresh, self.sealed + pd.Timedelta(days=1))
+
+    def _judged_again(self) -> tuple[dict[str, pd.DataFrame], dict[tuple[str, pd.Timestamp], str]]:
+        """The clean bars of all symbols, the last ones cleaned anew; and those set aside."""
+        assert self._open is not None
+        cut = _sessions_before(self._open, LOOK_AHEAD)
+        start = _sessions_before(cut, LOOK_BACK)
+        for name in self._changed:
+            before = self._raw[name]["date"]
+            before = before[before < cut].iloc[-LOOK_BACK:]
+            start = min([start, *before.iloc[:1]])
+        raw = pd.concat(self._raw.values(), ignore_index=True)
+        tail = raw[raw["date"] >= start]
+        held = pd.concat(self._bars.values(), ignore_index=True)
+        earlier = held.loc[held["date"] < start, "symbol"].value_counts().to_dict()
+        cleaned = self._clean(tail, earlier)
+
+        # A symbol that was away has too few bars here to be judged again.
+        size = tail[tail["date"] < cut].groupby("symbol").size().to_dict()
+        begins = held.groupby("symbol")["date"].min().to_dict()
+        judged = {
+            name
+            for name in {*tail["symbol"].dropna(), *self._changed}
+            if name in self._changed
+            or size.get(name, 0) >= LOOK_BACK // 4 * 3
+            or begins.get(name, start) >= start
+        }
+        bars = {name: self._bars.get(name, self._no_bars) for name in judged}
+        quarantine = cleaned.quarantine
+        aside = zip(quarantine["symbol"], quarantine["date"], quarantine["reason"], strict=True)
+        return _spliced(bars, cleaned.bars, cut), {
+            (symbol, date): reason for symbol, date, reason in aside
+        }
+
+    def _clean(self, raw: pd.DataFrame, earlier: dict[str, int]):
+        dates = raw.loc[raw["date"] > self.sealed, "date"]
+        return clean(raw, self.params, earlier, list(dates.drop_duplicates()))
+
+    def _changed_from(self, bars: Mapping[str, pd.DataFrame]) -> dict[str, pd.Timestamp]:
+        """Close of each symbol's first session whose clean bar differs from the one held."""
+        if not bars:
+            return {}
+        ours = pd.concat(bars.values(), ignore_index=True)
+        held = [self._bars[name] for name in bars if name in self._bars]
+        held = pd.concat(held, ignore_index=True) if held else self._no_bars
+        pairs = ours.merge(held, on=BAR_KEY, how="outer", suffixes=("", "_held"), indicator="side")
+        differs = pairs["side"] != "both"
+        for name in (*NUMBERS, *FACTORS, "segment"):
+            differs |= pairs[name] != pairs[f"{name}_held"]
+        return session_close(pairs[differs].groupby("symbol")["date"].min()).to_dict()
+
+    def _featured(
+        self,
+        bars: Mapping[str, pd.DataFrame],
+        changed_from: Mapping[str, pd.Timestamp],
+        now: pd.Timestamp,
+        in_doubt: bool,
+    ) -> tuple[dict[str, pd.DataFrame], Versions]:
+        """The features of the symbols that `changed_from` names, and their versions since then.
+
+        Args:
+            in_doubt: the newest rows of all these symbols go online, not only of those that changed.
+        """
+        names = sorted(changed_from)
+        since = pd.Series(changed_from, dtype=self._no_daily["event_timestamp"].dtype)
+        held = _joined([self._daily.get(name, self._no_daily) for name in names], self._no_daily)
+        begin = held.groupby("symbol")["event_timestamp"].min()
+        clean_bars = _joined([bars[name] for name in names if name in bars], self._no_bars)
+        fresh = daily_features(clean_bars)
+        begin = fresh["symbol"].map(begin)
+        fresh = fresh[begin.isna() | (fresh["event_timestamp"] >= begin)]
+        fresh = fresh[fresh["event_timestamp"] >= fresh["symbol"].map(since)]
+        is_old = (held["event_timestamp"] < held["symbol"].map(since)).to_numpy(bool)
+        rows = _versions_of(held[~is_old], fresh, now, _as_held if in_doubt else None)
+        standing = rows[rows["close"].notna()]
+        again = pd.MultiIndex.from_frame(held[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))
+        daily = pd.concat([held[~again], standing]) if len(standing) else held[~again]
+        daily = daily.sort_values(KEYS, ignore_index=True)
+
+        first = rows.groupby("symbol")["event_timestamp"].min()
+        window_rows = WindowRows(daily, NAMES)
+        ends = self._window_ends(daily, window_rows)
+        changed = ends[ends["event_timestamp"] >= ends["symbol"].map(first)]
+        before = self._window_ends(held, WindowRows(held, NAMES))
+        before = before[before["event_timestamp"] >= before["symbol"].map(first)]
         gone = before.merge(changed, on=KEYS, how="left", indicator="side")
         gone = gone.loc[gone["side"] == "left_only", KEYS].assign(**{CREATED: now, "window": None})
-        newest = ends.drop_duplicates("symbol", keep="last")
-        features = [*KEYS, CREATED, *NAMES]
-        return daily, Versions(
-            versions,
-            pd.concat([self._windows(mine, changed, now), gone], ignore_index=True),
-            mine.drop_duplicates("symbol", keep="last")[features].reset_index(drop=True),
-            self._windows(mine, newest, now),
+        online = set(names) if in_doubt else set(first.index)
+        newest = ends[ends["symbol"].isin(online)].drop_duplicates("symbol", keep="last")
+        newest_daily = daily[daily["symbol"].isin(online)].drop_duplicates("symbol", keep="last")
+
+        def windows(of: pd.DataFrame) -> pd.DataFrame:
+            values = packed(window_rows.gather(of.index.to_numpy(), self.window))
+            return of.assign(**{CREATED: now, "window": values}).reset_index(drop=True)
+
+        versions = Versions(
+            rows,
+            _joined([windows(changed), gone], windows(changed)),
+            newest_daily[[*KEYS, CREATED, *NAMES]].reset_index(drop=True),
+            windows(newest),
         )
+        mine = _by_symbol(daily)
+        return {name: mine.get(name, self._no_daily) for name in names}, versions
 
-    def _window_ends(self, daily: pd.DataFrame) -> pd.DataFrame:
+    def _window_ends(self, daily: pd.DataFrame, rows: WindowRows) -> pd.DataFrame:
         """Symbol and event_timestamp of the rows that end a whole window."""
-        rows = daily[NAMES].to_numpy("float32")
-        return daily[KEYS].iloc[window_ends(daily["symbol"].to_numpy(object), rows, self.window)]
-
-    def _windows(self, daily: pd.DataFrame, ends: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
-        """Rows of Feast's view `windows`, of some of the `_window_ends` of `daily`."""
-        values = gather(daily[NAMES].to_numpy("float32"), ends.index.to_numpy(), self.window)
-        rows = ends.assign(**{CREATED: now, "window": packed(values)})
-        return rows.reset_index(drop=True)
+        symbols = daily["symbol"].to_numpy(object)
+        return daily[KEYS].iloc[window_ends(symbols, rows.base, self.window)]
 
 
-def _last(rows: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The last `n` rows of each symbol, in their order."""
-    return rows.groupby("symbol", sort=False).tail(n).reset_index(drop=True)
+_EVER = pd.Timestamp(0, tz="UTC")
+
+
+def missing_sessions(daily: pd.DataFrame, window: int) -> dict[str, int]:
+    """How many sessions of the exchange each symbol's newest whole window leaves out.
+
+    Args:
+        daily: `symbol`, `event_timestamp` and the features, sorted by the first two.
+    """
+    ends = window_ends(daily["symbol"].to_numpy(object), daily[NAMES].to_numpy(), window)
+    symbols = daily["symbol"].iloc[ends]
+    last = ends[~symbols.duplicated(keep="last").to_numpy()]
+    days = daily["event_timestamp"].dt.tz_convert(EXCHANGE_ZONE).dt.normalize().dt.tz_localize(None)
+    numbers = session_number(days)
+    missing = numbers[last] - numbers[last - window + 1] - (window - 1)
+    return dict(zip(daily["symbol"].iloc[last], missing.tolist(), strict=True))
+
+
+def _spliced(
+    held: Mapping[str, pd.DataFrame], fresh: pd.DataFrame, cut: pd.Timestamp
+) -> dict[str, pd.DataFrame]:
+    """The clean bars held before `cut`, and the fresh ones from then on.
+
+    Fresh factors begin at 1 and segments at 0 with the first fresh bar; they go on from the held ones of
+    the last bar before `cut` that both have. A symbol without such a bar stays as it is held, unless all
+    its held bars are fresh ones.
+    """
+    spliced = _plainly_spliced(held, fresh, cut)
+    rest = {name: mine for name, mine in held.items() if name not in spliced}
+    fresh_of = _by_symbol(fresh[fresh["symbol"].isin(rest)])
+    for name, mine in rest.items():
+        ours = fresh_of.get(name, fresh.iloc[:0])
+        older = mine[mine["date"] < cut]
+        if older.empty:
+            spliced[name] = ours
+            continue
+        common = ours[ours["date"].isin(older["date"])]
+        newer = ours[ours["date"] >= cut]
+        if newer.empty:
+            spliced[name] = older
+        elif common.empty:
+            spliced[name] = mine
+        else:
+            anchor = older[older["date"] == common["date"].iloc[-1]].iloc[0]
+            newer = ours[ours["date"] > anchor["date"]]
+            factors = {
+                column: _going_on(
+                    np.append(common[column].iloc[-1], newer[column]),
+                    anchor[column],
+                    newer["date"].map(mine.set_index("date")[column]).to_numpy(),
+                )
+                for column in FACTORS
+            }
+            segment = newer["segment"] + (anchor["segment"] - common["segment"].iloc[-1])
+            newer = newer.assign(**factors, segment=segment.astype(mine["segment"].dtype))
+            spliced[name] = pd.concat([older, newer[newer["date"] >= cut]], ignore_index=True)
+    return spliced
+
+
+def _plainly_spliced(
+    held: Mapping[str, pd.DataFrame], fresh: pd.DataFrame, cut: pd.Timestamp
+) -> dict[str, pd.DataFrame]:
+    """`_spliced` of the symbols without a new split or distribution, which on most days are all."""
+    if not held:
+        return {}
+    older = pd.concat(held.values(), ignore_index=True)
+    dtype = older["segment"].dtype
+    older = older[older["date"] < cut]
+    fresh = fresh[fresh["symbol"].isin(held)]
+    both = pd.concat([older["symbol"], fresh["symbol"]])
+    code, names = pd.factorize(both)
+    days = pd.concat([older["date"], fresh["date"]]).to_numpy("datetime64[D]").astype("int64")
+    key = code * 1_000_000 + days
+    n = len(older)
+    mine, theirs = key[:n], key[n:]
+    code_of = code[n:]
+    common = np.flatnonzero(np.isin(theirs, mine))
+    anchor = np.full(len(names), -1)
+    anchor[code_of[common]] = common  # the last one of each symbol
+    plain = anchor >= 0
+    follows = plain[code_of] & (np.arange(len(fresh)) > anchor[code_of])
+    for column in FACTORS:
+        factor = fresh[column].to_numpy()
+        steps = follows & (factor != factor[anchor[code_of]])
+        plain[code_of[steps]] = False
+    follows &= (fresh["date"] >= cut).to_numpy()
+    plain &= np.bincount(code_of[follows], minlength=len(names)) > 0
+    follows &= plain[code_of]
+
+    order = np.argsort(mine)
+    before = np.zeros(len(names), "int64")
+    before[plain] = order[np.searchsorted(mine[order], theirs[anchor[plain]])]
+    at = code_of[follows]
+    newer = fresh[follows]
+    newer = newer.assign(**{column: older[column].to_numpy()[before[at]] for column in FACTORS})
+    segment = fresh["segment"].to_numpy()
+    since = older["segment"].to_numpy()[before[at]] - segment[anchor[at]]
+    newer["segment"] = (segment[follows] + since).astype(dtype)
+    whole = pd.concat([older[plain[code[:n]]], newer[older.columns]])
+    return _by_symbol(whole.sort_values(BAR_KEY, kind="stable", ignore_index=True))
+
+
+def _going_on(fresh: np.ndarray, start: float, held: np.ndarray) -> np.ndarray:
+    """A cumulative factor from `start` on, by the steps of a fresh one.
+
+    Args:
+        fresh: (n + 1,) from the bar of `start` on.
+        held: (n,) what is held, NaN where nothing is. It stands where only rounding differs.
+    """
+    if (fresh == fresh[0]).all():
+        return np.full(len(held), start)
+    factor = np.empty(len(fresh))
+    factor[0] = start
+    for i in range(1, len(fresh)):
+        same = fresh[i] == fresh[i - 1]
+        factor[i] = factor[i - 1] if same else factor[i - 1] * (fresh[i] / fresh[i - 1])
+        if abs(factor[i] - held[i - 1]) <= 1e-12 * factor[i]:
+            factor[i] = held[i - 1]
+    return factor[1:]
+
+
+def _versions_of(
+    held: pd.DataFrame, fresh: pd.DataFrame, now: pd.Timestamp, rounded=None
+) -> pd.DataFrame:
+    """The rows of `fresh` that differ from the held ones, and a withdrawal of each that it lacks."""
+    if rounded:
+        fresh = rounded(fresh, held)
+    pairs = pd.merge(
+        held[KEYS].assign(old=np.arange(len(held))),
+        fresh[KEYS].assign(new=np.arange(len(fresh))),
+        on=KEYS,
+        how="outer",
+    )
+    both = pairs.dropna().astype({"old": int, "new": int})
+    old = held[VALUES].to_numpy("float64")[both["old"]]
+    new = fresh[VALUES].to_numpy("float64")[both["new"]]
+    same = ((old == new) | (np.isnan(old) & np.isnan(new))).all(axis=1)
+    withdrawn = held.iloc[pairs.loc[pairs["new"].isna(), "old"].astype(int)].copy()
+    withdrawn[NAMES] = np.nan
+    parts = [fresh.drop(index=fresh.index[both["new"][same]]), withdrawn]
+    rows = _joined([part.assign(**{CREATED: now}) for part in parts], held)
+    rows = rows[held.columns].astype(held.dtypes)
+    return rows.sort_values(KEYS, ignore_index=True)
 
 
 def _as_held(fresh: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
@@ -338,3 +666,42 @@ def _as_held(fresh: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
     same = np.isclose(values, were, rtol=1e-12, atol=1e-10, equal_nan=True).all(axis=1)
     values = np.where(same[:, None], were, values)
     return fresh.assign(**dict(zip(NAMES, values.T, strict=True)))
+
+
+def _last(rows: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The last `n` rows of each symbol, in their order."""
+    return rows.groupby("symbol", sort=False).tail(n).reset_index(drop=True)
+
+
+def _day_number(session: pd.Timestamp) -> int:
+    return (session - pd.Timestamp(0)).days
+
+
+def _recent(versions: pd.DataFrame, n: int) -> pd.DataFrame:
+    """All versions of each symbol's last `n` sessions; those without a symbol or a date are left out."""
+    keyed = versions[versions["symbol"].notna() & versions["date"].notna()]
+    since = _last(in_order(keyed[BAR_KEY].drop_duplicates()), n).groupby("symbol")["date"].min()
+    return keyed[keyed["date"] >= keyed["symbol"].map(since)].reset_index(drop=True)
+
+
+def _by_symbol(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Each symbol's rows, in their order."""
+    return {name: part.reset_index(drop=True) for name, part in rows.groupby("symbol")}
+
+
+def _joined(parts: list[pd.DataFrame], otherwise: pd.DataFrame) -> pd.DataFrame:
+    """The parts that have rows as one table; the empty rest has the columns of `otherwise`."""
+    full = [part for part in parts if len(part)]
+    return pd.concat(full, ignore_index=True) if full else otherwise.iloc[:0].reset_index(drop=True)
+
+
+def _sessions_between(date: pd.Timestamp, newest: pd.Timestamp) -> int:
+    """How many sessions `date` lies before `newest`; 0 or less where it does not."""
+    earlier, later = session_number(pd.Series([date, max(date, newest)]))
+    return int(later - earlier)
+
+
+def _sessions_before(date: pd.Timestamp, n: int) -> pd.Timestamp:
+    """The session that many before a session."""
+    number = session_number(pd.Series([date]))[0]
+    return session_date(np.array([max(number - n, 0)]))[0]

@@ -1,8 +1,10 @@
 """Forecasts with the age of the features that they stand on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from serving.inference.freshness import Session, sessions_at
 from serving.inference.predictor import Forecasts
@@ -16,7 +18,9 @@ class Aged:
     sessions: list[Session]
     """The last session that each forecast has seen."""
     ages: list[int]
-    """Sessions since then."""
+    """Sessions that its window does not have: those since its last one, and those missing in it."""
+    provisional: list[bool]
+    """Whether the last session is not sealed yet."""
 
     def rows(self, chosen: Sequence[int]) -> "Aged":
         """These rows, in this order; of the symbols that are missing all."""
@@ -29,7 +33,12 @@ class Aged:
             window_hash=[self.forecasts.window_hash[i] for i in chosen],
             **{name: getattr(self.forecasts, name)[list(chosen)] for name in arrays},
         )
-        return Aged(forecasts, [self.sessions[i] for i in chosen], [self.ages[i] for i in chosen])
+        return Aged(
+            forecasts,
+            [self.sessions[i] for i in chosen],
+            [self.ages[i] for i in chosen],
+            [self.provisional[i] for i in chosen],
+        )
 
     def documents(self) -> list[dict[str, Any]]:
         """`serving.http.schemas.Forecast` of each row."""
@@ -42,6 +51,7 @@ class Aged:
             forecasts.log_return.tolist(),
             forecasts.p_up.tolist(),
             self.ages,
+            self.provisional,
             strict=True,
         )
         return [
@@ -54,12 +64,24 @@ class Aged:
                 "log_return": log_return,
                 "p_up": p_up,
                 "feature_age_sessions": age,
+                "provisional": provisional,
             }
-            for symbol, session, last_close, price, log_return, p_up, age in columns
+            for symbol, session, last_close, price, log_return, p_up, age, provisional in columns
         ]
 
 
-def aged(forecasts: Forecasts, newest: int) -> Aged:
-    """Forecasts with their ages, counted from session number `newest`."""
+def aged(forecasts: Forecasts, newest: int, missing: Mapping[str, int], sealed: np.datetime64) -> Aged:
+    """Forecasts with their ages.
+
+    Args:
+        newest: number of the session that ages count from. A window that reaches beyond it is as old as
+            the sessions that it leaves out.
+        missing: symbol to the sessions that its newest window leaves out, 0 where it is not named.
+        sealed: close of the newest sealed session, UTC.
+    """
     sessions = sessions_at(forecasts.as_of)
-    return Aged(forecasts, sessions, [newest - session.number for session in sessions])
+    ages = [
+        max(newest - session.number, 0) + missing.get(symbol, 0)
+        for symbol, session in zip(forecasts.symbols, sessions, strict=True)
+    ]
+    return Aged(forecasts, sessions, ages, (forecasts.as_of > sealed).tolist())

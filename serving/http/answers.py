@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pitwise.features.incremental import Outcome
 from serving.http.aged import Aged, aged
 from serving.http.metrics import Metrics
 from serving.http.problems import Problem
@@ -101,11 +102,13 @@ class Answers:
             raise Problem(
                 "unknown-symbol", "The store has no features of it.", [("symbol", "is unknown")]
             )
-        (session,) = sessions_at(np.array(answer["close__ts"], "int64").astype("datetime64[s]"))
+        as_of = np.array(answer["close__ts"], "int64").astype("datetime64[s]")
+        (session,) = sessions_at(as_of)
         return {
             "symbol": symbol,
             "as_of": session.as_of,
-            "feature_age_sessions": self._newest() - session.number,
+            "feature_age_sessions": max(self._newest() - session.number, 0),
+            "provisional": bool(as_of[0] > self._service.live.sealed),
             "features": {name: answer[name][0] for name in names},
         }
 
@@ -118,12 +121,31 @@ class Answers:
         frame = _frame(bars)
         with unavailable_if_failing("store"):
             outcomes = self._service.live.take(frame)
+        return self._became(outcomes)
+
+    def withdraw_bar(self, symbol: str, date: str) -> dict[str, Any]:
+        """What became of the withdrawal of a bar. On return the online store has the row before it.
+
+        Raises:
+            Problem: the store does not answer (503).
+        """
+        with unavailable_if_failing("store"):
+            outcome = self._service.live.withdraw(symbol, pd.Timestamp(date))
+        return self._became([outcome])
+
+    def _became(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         counts = Counter(outcome.outcome for outcome in outcomes)
         for outcome, n in counts.items():
             self._metrics.bars.labels(outcome).inc(n)
         return {
             "outcomes": [
-                {"symbol": o.symbol, "date": o.date, "outcome": o.outcome, "reason": o.reason}
+                {
+                    "symbol": o.symbol,
+                    "date": o.date,
+                    "outcome": o.outcome,
+                    "reason": o.reason,
+                    "provisional": o.provisional,
+                }
                 for o in outcomes
             ],
             "counts": counts,
@@ -135,7 +157,8 @@ class Answers:
     def _forecast(self, symbols: Sequence[str]) -> Aged:
         with unavailable_if_failing("feature store"):
             forecasts = self._service.champion.predictor.forecast(symbols, self._metrics.step)
-        return aged(forecasts, self._newest())
+        live = self._service.live
+        return aged(forecasts, self._newest(), live.missing_sessions, live.sealed)
 
     def _fresh(self, found: Aged) -> list[int]:
         return [row for row, age in enumerate(found.ages) if age <= self._params.ttl_sessions]
@@ -154,7 +177,8 @@ class Answers:
                 day = session.as_of[:10]
                 problems[symbol] = Problem(
                     "stale-features",
-                    f"The newest session is of {day}, {age} sessions ago; {ttl} may be.",
+                    f"The newest session is of {day}; {age} sessions since or before it are missing, "
+                    f"{ttl} may be.",
                 )
         return problems
 

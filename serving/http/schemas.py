@@ -41,12 +41,12 @@ class PredictRequest(_Request):
 
 class Bar(_Request):
     symbol: Symbol
-    date: Day = Field(description="The session, ISO 8601.", examples=["2013-11-01"])
-    open: Price = Field(description="US dollars, as the prices below.", examples=[74.86])
-    high: Price = Field(examples=[74.97])
-    low: Price = Field(examples=[73.69])
-    close: Price = Field(examples=[74.29])
-    volume: Volume = Field(description="Shares.", examples=[68722500])
+    date: Day = Field(description="The session, ISO 8601.", examples=["2013-03-04"])
+    open: Price = Field(description="US dollars, as the prices below.", examples=[427.80])
+    high: Price = Field(examples=[428.20])
+    low: Price = Field(examples=[419.00])
+    close: Price = Field(examples=[420.05])
+    volume: Volume = Field(description="Shares.", examples=[20812700])
     adj_close: Price | None = Field(
         None, description="Close adjusted for splits and dividends, where the vendor has it."
     )
@@ -79,7 +79,12 @@ class Forecast(BaseModel):
     price: float = Field(description="Forecast of the close, US dollars.")
     log_return: float = Field(description="Forecast of ln(close / last close).")
     p_up: float = Field(description="Probability of a higher close.")
-    feature_age_sessions: int = Field(description="Sessions since the last one seen.")
+    feature_age_sessions: int = Field(
+        description="Sessions that the window lacks: those since its last one, and those missing in it."
+    )
+    provisional: bool = Field(
+        description="The last session is not sealed yet: the checks of the whole market are to come."
+    )
 
 
 class PredictAnswer(BaseModel):
@@ -97,7 +102,8 @@ class ForecastsAnswer(BaseModel):
 class FeaturesAnswer(BaseModel):
     symbol: str
     as_of: str
-    feature_age_sessions: int
+    feature_age_sessions: int = Field(description="Sessions since the last one seen.")
+    provisional: bool
     features: dict[str, float | None]
 
 
@@ -105,10 +111,12 @@ class BarOutcome(BaseModel):
     symbol: str
     date: str
     outcome: str = Field(
-        description="`new`, `late` (older than the newest), `corrected`: taken. `repeated`: held. "
-        "`quarantined`: kept aside, it failed a check of the market's. `refused`: not taken."
+        description="`new`, `late` (its session is sealed), `corrected`, `withdrawn`: taken. "
+        "`repeated`: held. `quarantined`: kept aside, it failed a check of the market's. "
+        "`refused`: not taken."
     )
     reason: str = Field(description="Of the last two.")
+    provisional: bool = Field(description="Taken, of a session that is not sealed yet.")
 
 
 class BarsAnswer(BaseModel):

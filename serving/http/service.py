@@ -1,6 +1,6 @@
 """The parts of a running service, and what the HTTP layer needs of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,9 +66,21 @@ class LiveBars(Protocol):
 
     @property
     def newest(self) -> np.datetime64:
-        """Close of the newest session of any symbol, UTC."""
+        """Close of the market's newest session, UTC."""
+
+    @property
+    def sealed(self) -> np.datetime64:
+        """Close of the newest sealed session, UTC."""
+
+    @property
+    def missing_sessions(self) -> Mapping[str, int]:
+        """Symbol to how many sessions its newest window leaves out, where it leaves out any."""
 
     def take(self, bars: pd.DataFrame) -> list[Outcome]: ...
+
+    def withdraw(self, symbol: str, date: pd.Timestamp) -> Outcome: ...
+
+    def seal(self, date: pd.Timestamp) -> None: ...
 
     def close(self) -> None: ...
 

@@ -1,8 +1,7 @@
 """Live bars: kept, checked, computed and pushed through Feast, before they are acknowledged."""
 
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from threading import Event, RLock, Thread
 from typing import Any, Protocol
@@ -10,19 +9,21 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from pitwise.bars.schema import BAR_KEY
+from pitwise.bars.__main__ import BarParams
+from pitwise.bars.landing import Landing, each_landing, land, landing_files, read_landing
+from pitwise.bars.schema import ADJUSTED_CLOSE, COLUMNS, NUMBERS
+from pitwise.bars.versions import BarVersions, bar_versions, read_versions
 from pitwise.cleaning.clean import CleanParams
 from pitwise.errors import DataError, StoreError
 from pitwise.features.history import CREATED, KEYS, known
-from pitwise.features.incremental import LiveMarket, Outcome, State, Versions
+from pitwise.features.incremental import LIVE, LiveMarket, Outcome, State, Versions
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, pushed_folder, read_json, read_parquet
 from serving.live.journal import Journal
 from serving.lock import acquired_lock
 
 LOG = logging.getLogger("pitwise.serving")
-SESSIONS_AT_ONCE = 30
-"""How many sessions of the journal are caught up with at a time: fewer than a check looks back."""
+MICROSECOND = pd.Timedelta(1, "us")
 
 
 class PushStore(Protocol):
@@ -36,11 +37,12 @@ class LiveBars:
 
     Args:
         store: of this object alone, for writing.
-        correction_sessions: how many sessions back a live bar may lie.
+        correction_sessions: how many sessions before a symbol's newest one a live bar may lie.
         refresh_seconds: between two checks for a new run of the pipeline, or for a store that is back.
 
     Raises:
-        StoreError: another process takes this workspace's bars.
+        HeldError: another process takes this workspace's bars.
+        StoreError: the store takes no rows.
         DataError: the pipeline has not run.
     """
 
@@ -60,11 +62,11 @@ class LiveBars:
         self._workspace = workspace
         self._store = store
         self._correction_sessions = correction_sessions
-        self._journal = Journal(workspace.live_bars)
         self._lock = RLock()
-        self._behind: set[str] = set()
-        """Symbols whose bars are kept, but not yet in the store."""
+        self._known_until: pd.Timestamp
+        self._adjusted: pd.DataFrame
         try:
+            self._journal = Journal(workspace.live_bars)
             self._load()
         except BaseException:
             self._service.release()
@@ -75,8 +77,18 @@ class LiveBars:
 
     @property
     def newest(self) -> np.datetime64:
-        """Close of the newest session of any symbol, UTC."""
-        return self._market.newest.to_datetime64()
+        """Close of the market's newest session, UTC."""
+        return _utc(self._market.newest)
+
+    @property
+    def sealed(self) -> np.datetime64:
+        """Close of the newest sealed session, UTC: what has seen a later one is provisional."""
+        return _utc(self._market.sealed_close)
+
+    @property
+    def missing_sessions(self) -> Mapping[str, int]:
+        """Symbol to how many sessions its newest window leaves out, 0 where it is not named."""
+        return self._market.missing_sessions
 
     def take(self, bars: pd.DataFrame) -> list[Outcome]:
         """Take live bars; on return their windows are online and they survive a kill.
@@ -95,82 +107,177 @@ class LiveBars:
             outcomes, taken = self._market.judge(bars)
             if taken.empty:
                 return outcomes
-            self._journal.add(taken, pd.Timestamp.now("UTC"))
-            self._market.take(taken)
-            self._behind |= set(taken["symbol"])
-            aside = self._catch_up()
+            now = self._now()
+            self._journal.add(taken, now)
+            self._take(taken, now)
+            aside = self._settle(now)
+            sealed = self._market.sealed
         return [
-            replace(o, outcome="quarantined", reason=aside[o.symbol, pd.Timestamp(o.date)])
-            if o.outcome in ("new", "late", "corrected") and (o.symbol, pd.Timestamp(o.date)) in aside
-            else o
+            replace(o, outcome="quarantined", reason=aside[key], provisional=False)
+            if o.outcome in ("new", "late", "corrected")
+            and (key := (o.symbol, pd.Timestamp(o.date))) in aside
+            else replace(o, provisional=o.provisional and pd.Timestamp(o.date) > sealed)
             for o in outcomes
         ]
+
+    def withdraw(self, symbol: str, date: pd.Timestamp) -> Outcome:
+        """Withdraw a bar; on return the rows that stand without it are online.
+
+        Raises:
+            StoreError: it was not kept, or it waits in the journal for the store to be back.
+        """
+        with self._lock:
+            self._refresh()
+            outcome = self._market.withdrawal(symbol, date)
+            if outcome.outcome == "withdrawn":
+                bar = pd.DataFrame({"symbol": [symbol], "date": [date]}).reindex(columns=COLUMNS)
+                now = self._now()
+                self._journal.add(bar, now, withdrawn=True)
+                self._take(bar, now, withdrawn=True)
+                self._settle(now)
+        return outcome
+
+    def seal(self, date: pd.Timestamp) -> None:
+        """Declare a session complete, with the bars that there are; those before it are too.
+
+        Raises:
+            DataError: it has no bars, or lies too far ahead.
+            StoreError: it cannot be kept, or waits for the store to be back.
+        """
+        with self._lock:
+            self._refresh()
+            if date <= self._market.sealed:
+                return
+            if not self._market.has_bars(date):
+                raise DataError(f"{date:%Y-%m-%d}: has no bars that could be complete.")
+            now = self._now()
+            self._drain()
+            nothing = pd.DataFrame(columns=COLUMNS).astype(
+                {"symbol": "string", "date": "datetime64[us]", **dict.fromkeys(NUMBERS, "float64")}
+            )
+            path = land(self._workspace, Landing(nothing, "seal", now, seals=(date.date(),)))
+            self._landed.add(path.name)
+            self._settle(now, date)
 
     def close(self) -> None:
         """Finish what is under way, and let another service take over."""
         self._stop.set()
         self._thread.join()
         with self._lock:
-            self._service.release()
+            try:
+                self._journal.drain(self._workspace)
+            finally:
+                self._service.release()
+
+    def _now(self) -> pd.Timestamp:
+        """This instant, later than all that was known before: a clock may have been put back."""
+        self._known_until = max(pd.Timestamp.now("UTC"), self._known_until + MICROSECOND)
+        return self._known_until
+
+    def _take(self, bars: pd.DataFrame, now: pd.Timestamp, withdrawn: bool = False) -> None:
+        """Bars, or their withdrawal, into the market, as versions known from now on."""
+        versions = bars[COLUMNS].assign(source=LIVE, known_at=now, withdrawn=withdrawn)
+        factors = None
+        if ADJUSTED_CLOSE in bars and bars[ADJUSTED_CLOSE].notna().any():
+            said = bars[bars[ADJUSTED_CLOSE].notna()].assign(known_at=now)
+            self._adjusted = pd.concat([self._adjusted, said], ignore_index=True)
+            factors = self._factors()
+        self._market.take(versions, factors)
+
+    def _factors(self) -> pd.DataFrame:
+        """The pipeline's factors, and those of the adjusted closes that came live."""
+        ours = self._adjusted
+        live = bar_versions([Landing(ours, LIVE, ours["known_at"].max())], 1.0).factors
+        both = pd.concat([self._batch_factors, live], ignore_index=True).drop_duplicates()
+        return both.sort_values(["symbol", "date", "kind", "known_at"], ignore_index=True)
 
     def _load(self) -> None:
-        """The market as the pipeline left it, and the live bars that it does not have yet."""
+        """The market as the pipeline left it, and what has landed since."""
         workspace = self._workspace
         run = _published_at(workspace)
         published = read_json(workspace.published)
-        raw, bars = read_parquet(workspace.raw_bars), read_parquet(workspace.clean_bars)
+        self._journal.drain(workspace)
+        files = landing_files(workspace)
+        since = [read_landing(path) for path in files if path.name not in published["landings"]]
+        coverage = load_params(workspace, "bars", BarParams).seal_coverage
+        versions = _published_versions(workspace, published["landings"], coverage)
         recent = pd.Timestamp(published["last_event_timestamp"]) - pd.Timedelta(days=400)
-        state = State(bars, known(_history(workspace, recent)))
-        params = load_params(workspace, "clean", CleanParams)
-        self._market = LiveMarket(raw, state, params, published["window"], self._correction_sessions)
+        state = State(read_parquet(workspace.clean_bars), known(_history(workspace, recent)))
+        self._market = LiveMarket(
+            versions,
+            state,
+            load_params(workspace, "clean", CleanParams),
+            published["window"],
+            self._correction_sessions,
+            coverage,
+        )
         windows = workspace.window_features
-        files = [windows, *pushed_folder(windows).glob("*.parquet")]
-        self.symbols = sorted({s for path in files for s in read_parquet(path, ["symbol"])["symbol"]})
+        tables = [windows, *pushed_folder(windows).glob("*.parquet")]
+        self.symbols = sorted({s for path in tables for s in read_parquet(path, ["symbol"])["symbol"]})
 
+        said = [read_landing(path).rows for path in files if path.stem.split("-")[1] == LIVE]
+        said = [rows[rows[ADJUSTED_CLOSE].notna()] for rows in said if ADJUSTED_CLOSE in rows]
+        nothing = pd.DataFrame(columns=[*COLUMNS, ADJUSTED_CLOSE, "known_at"])
+        self._adjusted = pd.concat(said, ignore_index=True) if said else nothing
+        """Live bars that came with an adjusted close, with `known_at`."""
+        now_known = bar_versions(each_landing(workspace), coverage) if since else versions
+        self._batch_factors = now_known.factors
+        self._known_until = max(
+            now_known.bars["known_at"].max(),
+            state.daily[CREATED].max(),
+            *(landing.received_at for landing in since),
+        )
+        news = _news(now_known.bars, versions.bars)
+        self.left_to_the_pipeline = self._market.take_again(news, now_known.factors if since else None)
+        """How many versions of bars lie further back than live bars may: for the pipeline's next run."""
+        for landing in since:
+            for day in landing.seals:
+                self._market.seal(pd.Timestamp(day))
         # What was pushed may be of bars that were corrected or set aside since, or half of what was due.
-        in_doubt = pushed_folder(workspace.daily_features).exists()
-        if in_doubt:
-            self._behind = set(bars.loc[bars["date"] == bars["date"].max(), "symbol"])
-        waiting = self._waiting(raw)
-        sessions = np.sort(waiting["date"].unique())
-        for start in range(0, max(len(sessions), 1), SESSIONS_AT_ONCE):
-            part = waiting[waiting["date"].isin(sessions[start : start + SESSIONS_AT_ONCE])]
-            self._market.take(part[self._market.columns])
-            self._behind |= set(part["symbol"])
-            if self._behind:
-                self._catch_up(in_doubt)
+        in_doubt = any(pushed_folder(workspace.daily_features).glob("*.parquet"))
+        self._landed = {path.name for path in files}
         self._published = run
-
-    def _waiting(self, raw: pd.DataFrame) -> pd.DataFrame:
-        """The bars of the journal that the pipeline has not seen: not in `raw`, or newer than it."""
-        bars = self._journal.bars()
-        in_batch = bars.merge(raw[BAR_KEY], on=BAR_KEY, how="left", indicator=True)
-        retrieved_at = _retrieved_at(self._workspace)
-        newer = (in_batch["_merge"] == "left_only") | (bars["received_at"] > retrieved_at)
-        return bars[newer & bars["symbol"].isin(self._market.symbols)]
+        self._market.seal()
+        if in_doubt or self._market.is_behind:
+            self._catch_up(self._now(), in_doubt)
 
     def _refresh(self) -> None:
         """Begin anew from what the pipeline has published since; catch up if the store was away."""
-        if _published_at(self._workspace) not in (0, self._published):
+        landed = {path.name for path in landing_files(self._workspace)}
+        if landed - self._landed or _published_at(self._workspace) not in (0, self._published):
             self._load()
-            LOG.info("live bars go on from the pipeline's new run")
-        if self._behind:
-            self._catch_up()
+            LOG.info("live bars go on from what has landed or was published")
+        if self._market.is_behind:
+            self._catch_up(self._now())
 
-    def _catch_up(self, in_doubt: bool = False) -> dict[tuple[str, pd.Timestamp], str]:
+    def _settle(
+        self, now: pd.Timestamp, explicit: pd.Timestamp | None = None
+    ) -> dict[tuple[str, pd.Timestamp], str]:
+        """Seal what is complete, `_catch_up`, and drain the journal if a session was sealed."""
+        sealed = self._market.seal(explicit)
+        aside = self._catch_up(now)
+        if sealed is not None:
+            self._drain()
+        return aside
+
+    def _drain(self) -> None:
+        self._landed |= {path.name for path in self._journal.drain(self._workspace)}
+
+    def _catch_up(
+        self, now: pd.Timestamp, in_doubt: bool = False
+    ) -> dict[tuple[str, pd.Timestamp], str]:
         """Compute and push what the bars taken have changed; the reasons of bars set aside."""
-        state, versions, aside = self._market.recompute(self._behind, pd.Timestamp.now("UTC"), in_doubt)
+        changes = self._market.recompute(now, in_doubt)
         try:
-            self._push(versions)
+            self._push(changes.versions)
         except Exception as error:  # any error of any online store
             raise StoreError(
                 f"the feature store does not take rows ({type(error).__name__}: {error}). The bars are "
                 "kept and follow when it is back."
             ) from error
-        self._market.state = state
-        self._behind = set()
-        self.symbols = sorted({*self.symbols, *versions.online_windows["symbol"]})
-        return aside
+        self._market.accept(changes)
+        self.symbols = sorted({*self.symbols, *changes.versions.online_windows["symbol"]})
+        return changes.aside
 
     def _push(self, versions: Versions) -> None:
         """Offline first: whoever materializes in between then finds the newest rows there.
@@ -217,10 +324,26 @@ def _history(workspace: Workspace, since: pd.Timestamp) -> pd.DataFrame:
     return pd.concat(parts(), ignore_index=True).sort_values([*KEYS, CREATED], ignore_index=True)
 
 
-def _retrieved_at(workspace: Workspace) -> pd.Timestamp:
-    """When the pipeline's raw bars were last retrieved from their source."""
-    try:
-        last = json.loads(workspace.retrievals.read_text().splitlines()[-1])
-        return pd.Timestamp(last["retrieved_at"])
-    except (OSError, IndexError, ValueError, KeyError):
-        return pd.Timestamp(workspace.raw_bars.stat().st_mtime, unit="s", tz="UTC")
+def _published_versions(workspace: Workspace, names: list[str], coverage: float) -> BarVersions:
+    """The versions that the published features are of.
+
+    They are in the file, unless a run of the pipeline is under way or was broken off.
+    """
+    if read_json(workspace.bar_landings) == names:
+        return read_versions(workspace)
+    published = (workspace.landing / name for name in names)
+    return bar_versions((read_landing(path) for path in published), coverage)
+
+
+def _news(bars: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """The versions of bars that are not among the published ones."""
+    if bars is published:
+        return bars.iloc[:0]
+    keyed = bars[bars["symbol"].notna() & bars["date"].notna()]
+    said = [*COLUMNS, "known_at", "withdrawn"]
+    again = pd.concat([published[said], keyed[said]], ignore_index=True).duplicated()
+    return keyed[~again.to_numpy()[len(published) :]]
+
+
+def _utc(instant: pd.Timestamp) -> np.datetime64:
+    return instant.tz_convert("UTC").tz_localize(None).to_datetime64()

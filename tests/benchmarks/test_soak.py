@@ -6,18 +6,26 @@ from support.markets import raw_market
 from support.models_by_hand import contract, make_champion, onnx_model, register
 
 from benchmarks.serving import soak
-from pitwise.workspace import Workspace, write_parquet
+from pitwise.bars.landing import Landing, first_to_last, land, newest_close
+from pitwise.workspace import Workspace
 
 WINDOW = 30
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Workspace:
-    """What a soak needs of a run: raw bars of six symbols, and two versions of a model."""
+    """What a soak needs of a run: a landing of six symbols, and two versions of a model."""
     workspace = small.new_workspace(tmp_path_factory.mktemp("run"), publish={"window": WINDOW})
-    for path in (workspace.clean_bars, workspace.daily_features, workspace.published):
+    for path in (
+        workspace.bar_versions,
+        workspace.clean_bars,
+        workspace.daily_features,
+        workspace.published,
+    ):
         path.parent.mkdir(parents=True)
-    write_parquet(raw_market(5, symbols=6, sessions=160), workspace.raw_bars)
+    raw = raw_market(5, symbols=6, sessions=160)
+    covers = first_to_last(raw)
+    land(workspace, Landing(raw, "csv", newest_close(raw), history="assumed", covers=covers))
     for scale in (0.01, 0.02):
         version = register(workspace, onnx_model(scale, window=WINDOW), contract(window=WINDOW))
     make_champion(workspace, version)

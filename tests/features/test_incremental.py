@@ -1,70 +1,125 @@
-"""Live bars in any order end in what the pipeline makes of all of them at once."""
+"""Live bars in any order end in what the batch path makes of all of them at once."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from support.markets import raw_market
+from support.markets import bars, raw_market
 from support.project import PROJECT
 
-from pitwise.bars.schema import PRICES
-from pitwise.cleaning.adjustment import product_to_come
-from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.bars.landing import Landing, first_to_last
+from pitwise.bars.schema import BAR_KEY, COLUMNS, PRICES
+from pitwise.bars.versions import BarVersions, bar_versions, known_bars
+from pitwise.cleaning.clean import Cleaned, CleanParams, clean
+from pitwise.features import incremental
 from pitwise.features.daily import daily_features
-from pitwise.features.history import CREATED, KEYS, known, merge
-from pitwise.features.incremental import LONGEST, LiveMarket, State, Versions
+from pitwise.features.history import CREATED, KEYS, known
+from pitwise.features.incremental import LiveMarket, State, Versions
 from pitwise.features.indicators import BY_NAME, NAMES
-from pitwise.features.windows import LastWindow, gather, last_windows, unpacked, window_ends
+from pitwise.features.windows import LastWindow, WindowRows, last_windows, unpacked, window_ends
 from pitwise.stage import load_params
 
 PARAMS = load_params(PROJECT, "clean", CleanParams)
-WINDOW, CORRECTION = 30, 10
+WINDOW, CORRECTION, COVERAGE = 30, 10, 0.95
+LONGEST = 21
+"""Bars of the longest indicator that forgets."""
 LIVE = 25
 """The market's last sessions, which come in live."""
 ENDLESS = ["rsi_14", "macd", "macd_signal", "atr_14", "adx_14"]
 LOADED = pd.Timestamp("2024-01-01", tz="UTC")
+MINUTE = pd.Timedelta(minutes=1)
+
+
+def landed(raw: pd.DataFrame) -> Landing:
+    """A file of whole histories, long after."""
+    return Landing(raw, "csv", LOADED, history="assumed", covers=first_to_last(raw))
+
+
+def batch(versions: BarVersions) -> Cleaned:
+    """What the pipeline makes of bar versions."""
+    raw = known_bars(versions)
+    sessions = raw["date"].dropna()
+    unsealed = sessions[~sessions.isin(versions.seals["date"])].unique()
+    return clean(raw, PARAMS, unsealed=list(unsealed))
+
+
+def created(bars: pd.DataFrame, at: pd.Timestamp = LOADED) -> pd.DataFrame:
+    """Features as the pipeline leaves them."""
+    daily = daily_features(bars)
+    daily.insert(2, CREATED, daily["event_timestamp"].clip(upper=at))
+    return daily
 
 
 def live_market(raw: pd.DataFrame) -> LiveMarket:
     """As the pipeline leaves it."""
-    bars, _, _ = clean(raw, PARAMS)
-    state = State(bars, merge(None, daily_features(bars), LOADED))
-    return LiveMarket(raw, state, PARAMS, WINDOW, CORRECTION)
+    return market_of(bar_versions([landed(raw)], COVERAGE))
+
+
+def market_of(versions: BarVersions) -> LiveMarket:
+    clean_bars = batch(versions).bars
+    state = State(clean_bars, created(clean_bars))
+    return LiveMarket(versions, state, PARAMS, WINDOW, CORRECTION, COVERAGE)
+
+
+def live_rows(bars: pd.DataFrame, at: pd.Timestamp = LOADED + MINUTE) -> pd.DataFrame:
+    """Live bars as bar versions."""
+    return bars[COLUMNS].assign(source="live", known_at=at, withdrawn=False)
 
 
 class Service:
     """A live market, and what the stores would hold of it; it may be killed between any two steps."""
 
     def __init__(self, raw: pd.DataFrame):
-        self.raw = raw
-        self.market = live_market(raw)
-        self.bars, self.history = clean(raw, PARAMS)[0], self.market.state.daily
+        self.batch = landed(raw)
+        self.versions = bar_versions([self.batch], COVERAGE)
+        self.bars = batch(self.versions).bars
+        self.history = created(self.bars)
+        self.market = self.started()
         self.windows = last_windows(self.history, NAMES, WINDOW)
         self.offline_windows: dict[tuple[str, pd.Timestamp], bytes | None] = {}
-        self.journal = raw.iloc[:0]
+        self.journal = live_rows(raw.iloc[:0])
+        self.now = LOADED
+
+    def started(self) -> LiveMarket:
+        state = State(self.bars, known(self.history))
+        return LiveMarket(self.versions, state, PARAMS, WINDOW, CORRECTION, COVERAGE)
+
+    def expected(self) -> BarVersions:
+        """By the batch path: the file, and the journal as another delivery."""
+        live = Landing(self.journal.drop(columns="source"), "live", self.now)
+        return bar_versions([self.batch, live] if len(self.journal) else [self.batch], COVERAGE)
 
     def take(self, bars: pd.DataFrame, steps: int = 5) -> None:
         """Take bars; with fewer steps than all it is killed after them, and started again."""
         _, taken = self.market.judge(bars)
-        self.journal = pd.concat([self.journal, taken]).drop_duplicates(["symbol", "date"], keep="last")
-        self.market.take(taken)
-        if steps == 5:
-            if len(taken):
-                self.push(*self.market.recompute(set(taken["symbol"]), LOADED)[:2], steps)
-            return
-        if len(taken) and steps:
-            self.push(*self.market.recompute(set(taken["symbol"]), LOADED)[:2], steps)
-        self.market = LiveMarket(
-            self.raw, State(self.bars, known(self.history)), PARAMS, WINDOW, CORRECTION
-        )
-        self.market.take(self.journal)
-        newest = self.bars["date"] == self.bars["date"].max()
-        behind = {*self.bars.loc[newest, "symbol"], *self.journal["symbol"]}
-        self.push(*self.market.recompute(behind, LOADED, in_doubt=True)[:2], 5)
+        self.changed(live_rows(taken, self.next()), steps)
 
-    def push(self, state: State, versions: Versions, steps: int) -> None:
+    def withdraw(self, symbol: str, date: pd.Timestamp, steps: int = 5) -> None:
+        if self.market.withdrawal(symbol, date).outcome == "withdrawn":
+            bar = pd.DataFrame({"symbol": [symbol], "date": [date]}).reindex(columns=COLUMNS)
+            self.changed(live_rows(bar, self.next()).assign(withdrawn=True), steps)
+
+    def next(self) -> pd.Timestamp:
+        self.now += MINUTE
+        return self.now
+
+    def changed(self, rows: pd.DataFrame, steps: int) -> None:
+        self.journal = pd.concat([self.journal, rows], ignore_index=True).astype(self.journal.dtypes)
+        if steps and len(rows):
+            self.market.take(rows)
+            self.market.seal()
+            self.push(self.market.recompute(self.now), steps)
+        if steps == 5:
+            return
+        self.market = self.started()
+        self.market.take_again(self.journal, None)
+        self.market.seal()
+        self.push(self.market.recompute(self.next(), in_doubt=True), 5)
+
+    def push(self, changes, steps: int) -> None:
         """In the order of `LiveBars`."""
+        versions: Versions = changes.versions
         for row in versions.windows.itertuples():
             self.offline_windows[row.symbol, row.event_timestamp] = row.window
         if steps > 1:
@@ -74,20 +129,21 @@ class Service:
             for row in versions.online_windows.itertuples():
                 window = unpacked([row.window], len(NAMES))[0]
                 self.windows[row.symbol] = LastWindow(row.event_timestamp, window)
-        self.market.state = state
+        if steps > 3:
+            self.market.accept(changes)
 
 
-def assert_same(service: Service, raw: pd.DataFrame) -> None:
+def assert_same(service: Service) -> None:
     """The stores against the batch path on all bars."""
-    bars, _, events = clean(raw, PARAMS)
-    daily = daily_features(bars)
-    splits = events.loc[events["kind"] == "split", "symbol"].value_counts()
+    versions = service.expected()
+    daily = daily_features(batch(versions).bars)
+    assert service.market.sealed == versions.seals["date"].max()
     expected = last_windows(daily, NAMES, WINDOW)
     assert service.windows.keys() >= expected.keys()
     for symbol, (as_of, window) in expected.items():
         ours = service.windows[symbol]
         assert ours.as_of == as_of, symbol
-        assert_close(ours.values, window, symbol, splits.get(symbol, 0))
+        assert_close(ours.values, window, symbol)
 
     held = known(service.history)
     for symbol, rows in daily.groupby("symbol"):
@@ -95,19 +151,18 @@ def assert_same(service: Service, raw: pd.DataFrame) -> None:
         since = rows["event_timestamp"].min()
         ours = held[(held["symbol"] == symbol) & (held["event_timestamp"] >= since)]
         assert ours["event_timestamp"].tolist() == rows["event_timestamp"].tolist(), symbol
-        assert_close(ours[NAMES].to_numpy(), rows[NAMES].to_numpy(), symbol, splits.get(symbol, 0))
-    values = daily[NAMES].to_numpy("float32")
-    ends = window_ends(daily["symbol"].to_numpy(object), values, WINDOW)
+        assert_close(ours[NAMES].to_numpy(), rows[NAMES].to_numpy(), symbol)
+    values = WindowRows(daily, NAMES)
+    ends = window_ends(daily["symbol"].to_numpy(object), values.base, WINDOW)
     keys = zip(daily["symbol"].iloc[ends], daily["event_timestamp"].iloc[ends], strict=True)
-    windows = dict(zip(keys, gather(values, ends, WINDOW), strict=True))
+    windows = dict(zip(keys, values.gather(ends, WINDOW), strict=True))
     for (symbol, instant), window in service.offline_windows.items():
         assert (window is None) == ((symbol, instant) not in windows), (symbol, instant)
         if window is not None:
-            ours = unpacked([window], len(NAMES))[0]
-            assert_close(ours, windows[symbol, instant], symbol, splits.get(symbol, 0))
+            assert_close(unpacked([window], len(NAMES))[0], windows[symbol, instant], symbol)
 
 
-def assert_close(ours: np.ndarray, wanted: np.ndarray, symbol: str, splits: int) -> None:
+def assert_close(ours: np.ndarray, wanted: np.ndarray, symbol: str) -> None:
     """(n, n_features) each: equal to the bit, but for what never quite forgets."""
     close = wanted[:, NAMES.index("close")]
     for i, name in enumerate(NAMES):
@@ -149,32 +204,40 @@ def with_adjusted_close(raw: pd.DataFrame, rng: np.random.Generator) -> pd.DataF
     steps = pd.Series(1.0, raw.index)
     recent = raw[raw["date"] >= np.sort(raw["date"].unique())[-60]]
     ex_days = recent.groupby("symbol").sample(3, random_state=int(rng.integers(2**31))).index
-    steps[ex_days] = 1 - rng.uniform(0.001, 0.03, len(ex_days))
-    return raw.assign(adj_close=raw["close"] * product_to_come(steps, raw["symbol"]))
+    steps[ex_days] = 1 + rng.uniform(0.001, 0.03, len(ex_days))
+    return raw.assign(adj_close=raw["close"] * steps.groupby(raw["symbol"]).cumprod())
+
+
+def with_repeated_rows(raw: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """As a source sends it that repeats rows, one of them with another close."""
+    recent = raw[raw["date"] >= np.sort(raw["date"].unique())[-40]]
+    again = recent.sample(8, random_state=int(rng.integers(2**31)))
+    again.loc[again.index[::2], "close"] = again["low"]
+    return pd.concat([raw, again], ignore_index=True)
 
 
 def play(seed: int) -> None:
     """Live bars of a market in any order, with kills in between, against the batch path."""
     rng = np.random.default_rng(seed)
     raw = raw_market(seed)
-    if seed % 2:
-        raw = with_adjusted_close(raw, rng)
     days = np.sort(raw["date"].unique())[-LIVE:]
-    known_bars = raw[raw["date"] < days[0]]
-    service = Service(known_bars)
+    loaded = raw[raw["date"] < days[0]]
+    if seed % 2:
+        loaded = with_adjusted_close(loaded, rng)
+    service = Service(with_repeated_rows(loaded, rng))
     parts = list(stream(raw, days, rng))
     while parts:
         size = int(rng.choice([1, 3, 40]))
-        part = pd.concat(parts[:size], ignore_index=True).drop_duplicates(
-            ["symbol", "date"], keep="first"
-        )
+        part = pd.concat(parts[:size], ignore_index=True).drop_duplicates(BAR_KEY, keep="first")
         taken = len(part)
         del parts[: max(taken, 1)]
         service.take(part, steps=int(rng.integers(5)) if rng.random() < 0.05 else 5)
-        known_bars = pd.concat([known_bars, part]).drop_duplicates(["symbol", "date"], keep="last")
+        if rng.random() < 0.05:
+            bar = part.iloc[int(rng.integers(len(part)))]
+            service.withdraw(bar["symbol"], bar["date"], int(rng.integers(6)))
         if rng.random() < 0.03:
-            assert_same(service, known_bars)
-    assert_same(service, known_bars)
+            assert_same(service)
+    assert_same(service)
 
 
 # A minute in all, so no part of the fast loop.
@@ -200,19 +263,24 @@ def test_live_bars_in_any_order_with_kills_in_between_end_in_what_the_batch_path
 
 @pytest.fixture(scope="module")
 def raw() -> pd.DataFrame:
-    return raw_market(3, symbols=6, sessions=200)
+    """Six symbols, S000 to S005, of 200 sessions in which nothing happens."""
+    return bars(6, 200, seed=3)[COLUMNS]
 
 
 @pytest.fixture
 def market(raw) -> LiveMarket:
     """Up to the last session but five."""
-    return live_market(raw[raw["date"] < np.sort(raw["date"].unique())[-5]])
+    return live_market(raw[raw["date"] < day(raw, -5)])
+
+
+def day(raw: pd.DataFrame, session: int) -> pd.Timestamp:
+    """A session counted from the end (-1: the last)."""
+    return pd.Timestamp(np.sort(raw["date"].unique())[session])
 
 
 def bar(raw: pd.DataFrame, session: int, symbol: int = 0, **changed) -> pd.DataFrame:
-    """The bar of a symbol at a session counted from the end (-1: the last)."""
-    day, name = np.sort(raw["date"].unique())[session], raw["symbol"].unique()[symbol]
-    found = raw[(raw["date"] == day) & (raw["symbol"] == name)]
+    """The bar of a symbol at a session counted from the end."""
+    found = raw[(raw["date"] == day(raw, session)) & (raw["symbol"] == raw["symbol"].unique()[symbol])]
     assert len(found) == 1
     return found.assign(**changed).reset_index(drop=True)
 
@@ -223,16 +291,34 @@ def judged(market: LiveMarket, *bars: pd.DataFrame) -> list[tuple[str, str]]:
     return [(o.outcome, o.reason) for o in outcomes]
 
 
-def test_a_bar_is_new_late_repeated_or_corrected_by_what_is_held(market, raw):
-    market.take(bar(raw, -4))
+def accepted(market: LiveMarket, *bars: pd.DataFrame, minutes: int = 1):
+    """Take bars, and what they change as the new state."""
+    now = LOADED + minutes * MINUTE
+    market.take(live_rows(pd.concat(bars, ignore_index=True), now))
+    market.seal()
+    changes = market.recompute(now)
+    market.accept(changes)
+    return changes
+
+
+def test_a_bar_is_new_late_repeated_or_corrected_by_what_is_held_and_sealed(market, raw):
+    assert market.sealed == day(raw, -6)
+    accepted(market, bar(raw, -5), bar(raw, -5, 1))
     assert judged(
         market,
-        bar(raw, -3),
-        bar(raw, -5),
         bar(raw, -4),
+        bar(raw, -5),
+        bar(raw, -5, 1, volume=7.0),
         bar(raw, -6),
         bar(raw, -6, volume=7.0, symbol=1),
-    ) == [("new", ""), ("late", ""), ("repeated", ""), ("repeated", ""), ("corrected", "")]
+    ) == [("new", ""), ("repeated", ""), ("corrected", ""), ("repeated", ""), ("corrected", "")]
+    # Five of six are less than 95%.
+    accepted(market, *(bar(raw, -5, i) for i in range(2, 5)), minutes=2)
+    assert market.sealed == day(raw, -6)
+    late = bar(raw, -5, 5)
+    assert judged(market, late) == [("new", "")]
+    market.seal(day(raw, -5))
+    assert judged(market, late) == [("late", "")]
 
 
 def test_a_bar_that_fails_a_check_is_refused_by_its_name(market, raw):
@@ -246,12 +332,19 @@ def test_a_bar_that_fails_a_check_is_refused_by_its_name(market, raw):
         "close_outside_range": {"close": new["low"].item() / 2},
         "not_a_session": {"date": pd.Timestamp("2014-01-04")},
         "unknown_symbol": {"symbol": "NOSUCH"},
-        "too_old": {"date": np.sort(raw["date"].unique())[-6 - CORRECTION - 1]},
+        "too_old": {"date": day(raw, -6 - CORRECTION - 1)},
+        "too_new": {"date": day(raw, -4)},
     }
     for reason, changed in cases.items():
         assert judged(market, new.assign(**changed)) == [("refused", reason)]
     oldest = bar(raw, -6 - CORRECTION, volume=5.0)
     assert judged(market, oldest) == [("corrected", "")]
+
+
+def test_sessions_in_one_call_may_follow_each_other_and_none_may_be_left_out(market, raw):
+    three = [bar(raw, session) for session in (-3, -5, -4)]
+    assert judged(market, *three) == [("new", "")] * 3
+    assert judged(market, three[1], three[0]) == [("new", ""), ("refused", "too_new")]
 
 
 def test_a_session_that_is_not_over_is_refused(market, raw):
@@ -266,11 +359,138 @@ def test_twice_the_same_bar_in_one_call_is_repeated_and_two_that_differ_are_both
     assert judged(market, new, other) == [("refused", "conflicting_duplicate")] * 2
 
 
+@pytest.mark.parametrize(
+    "date",
+    ["2014-07-04", "2013-07-04", "2031-05-05", "2015-06-01"],
+    ids=["holiday", "old holiday", "a day to come", "a session half a year ahead"],
+)
+def test_a_misdated_row_of_the_source_moves_neither_end_of_what_is_taken(raw, date):
+    loaded = raw[raw["date"] < day(raw, -5)]
+    misdated = bar(raw, -6, symbol=1, date=pd.Timestamp(date))
+    market = live_market(pd.concat([loaded, misdated], ignore_index=True))
+    assert market.newest.tz_convert("America/New_York").date() == day(raw, -6).date()
+    assert judged(market, bar(raw, -5), bar(raw, -5, symbol=1)) == [("new", "")] * 2
+    assert judged(market, bar(raw, -4)) == [("refused", "too_new")]
+    assert judged(market, bar(raw, -6 - CORRECTION, volume=5.0)) == [("corrected", "")]
+    assert judged(market, bar(raw, -7 - CORRECTION, volume=5.0)) == [("refused", "too_old")]
+
+
+def test_one_duplicate_row_of_the_source_leaves_its_bar_and_a_live_correction_of_it_stands(raw):
+    loaded = raw[raw["date"] < day(raw, -5)]
+    held = bar(raw, -6)
+    service = Service(pd.concat([loaded, held], ignore_index=True))
+    service.take(held)
+    assert len(service.journal) == 0  # repeated
+    service.take(held.assign(volume=12_345.0), steps=0)  # and killed
+    mine = known(service.history).groupby("symbol").last().loc[held["symbol"].item()]
+    assert mine["volume"] == 12_345.0
+    assert_same(service)
+
+
+def test_two_rows_of_the_source_that_differ_are_not_revived_by_a_live_bar_of_another_session(raw):
+    loaded = raw[raw["date"] < day(raw, -5)]
+    other = bar(raw, -6, volume=12_345.0)
+    service = Service(pd.concat([loaded, other], ignore_index=True))
+    name = other["symbol"].item()
+    service.take(raw[raw["date"] == day(raw, -5)])  # a whole session, which seals it
+    of_symbol = known(service.history)
+    of_symbol = of_symbol[of_symbol["symbol"] == name]
+    days = of_symbol["event_timestamp"].dt.tz_convert("America/New_York").dt.date.tolist()[-2:]
+    assert days == [day(raw, -7).date(), day(raw, -5).date()]
+    assert_same(service)
+
+
+def test_fifteen_sessions_posted_symbol_by_symbol_lose_none(raw):
+    market = live_market(raw[raw["date"] < day(raw, -15)])
+    for i, name in enumerate(raw["symbol"].unique()):
+        its = raw[(raw["symbol"] == name) & (raw["date"] >= day(raw, -15))]
+        outcomes, taken = market.judge(its)
+        assert len(taken) == 15
+        assert {o.outcome for o in outcomes} <= {"new", "late"}
+        changes = accepted(market, taken, minutes=i + 1)
+        held = changes.bars[name]
+        assert held.loc[held["date"] >= day(raw, -15), "date"].tolist() == its["date"].tolist()
+        assert market.missing_sessions[name] == 0
+    assert market.sealed == day(raw, -1)
+
+
+def test_before_the_seal_a_bar_touches_one_symbol_and_no_bar_of_another_is_looked_at(
+    market, raw, monkeypatch
+):
+    looked_at = []
+    cleaning = incremental.clean
+
+    def watched(raw, *args):
+        looked_at.append(set(raw["symbol"]))
+        return cleaning(raw, *args)
+
+    monkeypatch.setattr(incremental, "clean", watched)
+    name = raw["symbol"].unique()[0]
+    versions = accepted(market, bar(raw, -5)).versions
+    assert looked_at == [{name}]
+    assert versions.daily["symbol"].tolist() == [name]
+    assert versions.online_windows["symbol"].tolist() == [name]
+    rest = [bar(raw, -5, i) for i in range(1, 6)]
+    accepted(market, *rest, minutes=2)
+    assert looked_at[1:] == [set(raw["symbol"])]
+
+
+def test_at_the_seal_the_whole_markets_verdicts_come_and_once(market, raw):
+    """A lone fall of 40% is no one's business until the session is whole; then it is a spin-off."""
+    whole = [bar(raw, -5, i) for i in range(6)]
+    fallen = whole[0].assign(**{p: whole[0][p] * 0.6 for p in PRICES})
+    name = fallen["symbol"].item()
+    first = accepted(market, fallen)
+    assert first.versions.daily[["symbol", "segment"]].to_numpy().tolist() == [[name, 0]]
+    changes = accepted(market, *whole[1:], minutes=2)
+    assert market.sealed == day(raw, -5)
+    mine = changes.versions.daily[changes.versions.daily["symbol"] == name]
+    assert len(mine) == 1
+    assert mine["segment"].item() > 0 or mine["share_factor"].item() != 1
+    assert market.seal() is None
+    assert market.recompute(LOADED + 3 * MINUTE).versions.daily.empty
+
+
+def test_a_session_without_all_its_bars_is_sealed_by_the_next_one_or_by_a_person(market, raw):
+    accepted(market, *(bar(raw, -5, i) for i in range(5)))
+    assert market.sealed == day(raw, -6)
+    accepted(market, *(bar(raw, -4, i) for i in range(4)), minutes=2)
+    assert market.sealed == day(raw, -6)
+    accepted(market, bar(raw, -4, 4), minutes=3)
+    assert market.sealed == day(raw, -6)  # as many as the open session before, not as the sealed one
+    accepted(market, bar(raw, -4, 5), minutes=3.5)
+    assert market.sealed == day(raw, -4)
+    accepted(market, bar(raw, -3), minutes=4)
+    assert market.seal(day(raw, -3)) == day(raw, -3)
+    assert market.sealed == day(raw, -3)
+
+
+def test_a_hole_counts_as_sessions_that_the_window_leaves_out(market, raw):
+    names = raw["symbol"].unique()
+    before = dict(market.missing_sessions)
+    for minutes, session in enumerate((-5, -4, -3), start=1):
+        there = range(1 if session == -4 else 0, len(names))
+        accepted(market, *(bar(raw, session, i) for i in there), minutes=minutes)
+    assert market.missing_sessions[names[0]] == before[names[0]] + 1
+    accepted(market, bar(raw, -4), minutes=9)
+    assert market.missing_sessions[names[0]] == before[names[0]]
+
+
+def test_a_feed_that_says_the_same_again_does_not_undo_what_a_later_load_has_put_right(raw):
+    loaded = raw[raw["date"] < day(raw, -5)]
+    wrong, right = bar(raw, -6, volume=7.0), bar(raw, -6, volume=8.0)
+    live = Landing(live_rows(wrong).drop(columns="source"), "live", LOADED + MINUTE)
+    later = Landing(right, "csv", LOADED + 2 * MINUTE, covers=first_to_last(right))
+    versions = bar_versions([landed(loaded), live, later], COVERAGE)
+    market = market_of(versions)
+    assert judged(market, wrong) == [("repeated", "")]
+    assert judged(market, bar(raw, -6, volume=9.0)) == [("corrected", "")]
+
+
 def test_a_bar_on_which_nothing_changes_pushes_nothing(market, raw):
-    state = market.state
-    _, versions, _ = market.recompute(set(raw["symbol"]), LOADED)
+    market.take(live_rows(bar(raw, -6)))
+    versions = market.recompute(LOADED + MINUTE).versions
     assert [len(rows) for rows in vars(versions).values()] == [0, 0, 0, 0]
-    assert market.state is state
 
 
 def test_a_restart_with_nothing_to_mend_makes_no_version():
@@ -282,52 +502,37 @@ def test_a_restart_with_nothing_to_mend_makes_no_version():
     versions = len(service.history)
     service.take(raw.tail(1), steps=0)  # repeated, and killed
     assert len(service.history) == versions
-    assert_same(service, raw)
+    assert_same(service)
 
 
 def test_a_correction_makes_new_versions_from_its_session_on_and_none_before(market, raw):
     held = bar(raw, -8)
-    market.take(held.assign(close=held["low"]))
-    _, versions, _ = market.recompute({held["symbol"].item()}, LOADED)
+    versions = accepted(market, held.assign(close=held["low"])).versions
     assert set(versions.daily["symbol"]) == {held["symbol"].item()}
     days = versions.daily["event_timestamp"].dt.tz_convert(None).dt.normalize().tolist()
-    held_since = market.state.bars["date"] >= held["date"].item()
-    of_symbol = market.state.bars["symbol"] == held["symbol"].item()
-    assert days == market.state.bars.loc[of_symbol & held_since, "date"].tolist()
-    assert (versions.daily[CREATED] == LOADED).all()
+    of_symbol = raw[(raw["symbol"] == held["symbol"].item()) & (raw["date"] < day(raw, -5))]
+    assert days == of_symbol.loc[of_symbol["date"] >= held["date"].item(), "date"].tolist()
+    assert (versions.daily[CREATED] == LOADED + MINUTE).all()
     assert len(versions.online_windows) == 1
 
 
-def test_a_withdrawn_bar_withdraws_its_row_and_its_window_and_brings_the_one_before_back(market, raw):
+def test_a_withdrawn_bar_withdraws_its_row_and_its_window_and_the_one_before_comes_back(market, raw):
     name = raw["symbol"].unique()[0]
-    before = market.state.daily
-    held = bar(raw, -6)
-    wrong = held.assign(**{p: held[p] * 100 for p in PRICES})
-    after = bar(raw, -5)
-    for new in (wrong, after):
-        market.take(new)
-    state, versions, aside = market.recompute({name}, LOADED)
-    assert aside[name, held["date"].item()] == "scale_error"
-    gone = versions.daily[versions.daily["close"].isna()]
-    assert gone["event_timestamp"].dt.tz_convert(None).dt.normalize().tolist() == [held["date"].item()]
-    withdrawn = versions.windows[versions.windows["window"].isna()]
-    assert withdrawn[KEYS].to_numpy().tolist() == gone[KEYS].to_numpy().tolist()
-    assert held["date"].item() not in set(state.bars.loc[state.bars["symbol"] == name, "date"])
-    assert len(before[before["symbol"] == name]) == len(state.daily[state.daily["symbol"] == name])
-
-
-def test_a_vendors_adjusted_close_goes_on_from_the_last_bar_where_it_is_not_given(raw):
-    adjusted = raw.assign(adj_close=raw["close"] * 0.5)
-    market = live_market(adjusted[adjusted["date"] < np.sort(raw["date"].unique())[-5]])
     new = bar(raw, -5)
-    _, taken = market.judge(new)
-    assert taken["adj_close"].item() == new["close"].item() * 0.5
-    _, taken = market.judge(new.assign(adj_close=new["close"] * 0.4))
-    assert taken["adj_close"].item() == new["close"].item() * 0.4
-    assert judged(market, new.assign(symbol="NOSUCH")) == [("refused", "unknown_symbol")]
-    again = bar(raw, -7)
-    adjusted.loc[adjusted["date"] == again["date"].item(), "adj_close"] *= 0.99
-    market = live_market(adjusted[adjusted["date"] < np.sort(raw["date"].unique())[-5]])
-    assert judged(market, again) == [("repeated", "")]
-    _, taken = market.judge(again.assign(close=again["low"]))
-    assert taken["adj_close"].item() == pytest.approx(again["low"].item() * 0.5 * 0.99, rel=1e-12)
+    accepted(market, new)
+    assert market.withdrawal(name, day(raw, -5)).outcome == "withdrawn"
+    now = LOADED + 2 * MINUTE
+    nothing = new.assign(**dict.fromkeys([*PRICES, "volume"], np.nan))
+    market.take(live_rows(nothing, now).assign(withdrawn=True))
+    changes = market.recompute(now)
+    market.accept(changes)
+    daily, windows, online_daily, online_windows = vars(changes.versions).values()
+    assert daily[["symbol", "close"]].isna().to_numpy().tolist() == [[False, True]]
+    assert windows["window"].tolist() == [None]
+    before = pd.Timestamp(day(raw, -6)).date()
+    for online in (online_daily, online_windows):
+        assert online["event_timestamp"].dt.tz_convert("America/New_York").dt.date.tolist() == [before]
+    assert market.withdrawal(name, day(raw, -5)).reason == "no_such_bar"
+    assert market.withdrawal(name, day(raw, -7 - CORRECTION)).reason == "too_old"
+    assert market.withdrawal("NOSUCH", day(raw, -5)).reason == "unknown_symbol"
+    assert judged(market, new) == [("new", "")]

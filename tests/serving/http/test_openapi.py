@@ -24,6 +24,7 @@ def documented(tmp_path_factory):
         "GET /v1/forecasts",
         "GET /v1/features/{symbol}",
         "POST /v1/bars",
+        "DELETE /v1/bars/{symbol}/{date}",
         "GET /v1/model",
         "GET /healthz",
         "GET /readyz",
@@ -32,7 +33,7 @@ def documented(tmp_path_factory):
 )
 def test_the_api_keeps_to_its_openapi_document(documented, operation):
     operations = {found.ok().label: found.ok() for found in documented.get_all_operations()}
-    assert len(operations) == 8
+    assert len(operations) == 9
     modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
     for cases in (operations[operation].as_strategy(generation_mode=mode) for mode in modes):
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from support.fake_service import fake_app
@@ -25,6 +26,7 @@ def test_a_forecast_has_its_figures_and_is_logged_before_it_is_answered(client, 
                 "log_return": 0.01,
                 "p_up": 0.501,
                 "feature_age_sessions": 0,
+                "provisional": False,
             },
             {
                 "symbol": "AAPL",
@@ -35,10 +37,22 @@ def test_a_forecast_has_its_figures_and_is_logged_before_it_is_answered(client, 
                 "log_return": 0.0,
                 "p_up": 0.5,
                 "feature_age_sessions": 0,
+                "provisional": False,
             },
         ],
     }
     assert [recorded.symbols for recorded in service.served.recorded] == [["MSFT", "AAPL"]]
+
+
+def test_a_hole_in_the_window_is_age_and_a_session_that_is_not_sealed_provisional(client, service):
+    service.live.missing_sessions = {"MSFT": 2, "LAGS": 1}
+    service.live.sealed = np.datetime64("2013-10-31T20:00:00", "us")
+    answer = client.post("/v1/predict", json={"symbols": ["AAPL", "MSFT", "LAGS"]}).json()
+    found = [(f["feature_age_sessions"], f["provisional"]) for f in answer["forecasts"]]
+    assert found == [(0, True), (2, True)]
+    assert [error["symbol"] for error in answer["errors"]] == ["LAGS"]
+    features = client.get("/v1/features/AAPL").json()
+    assert features["provisional"] is True
 
 
 def test_symbols_without_a_forecast_are_named_beside_those_that_have_one(client, service):
@@ -52,7 +66,7 @@ def test_symbols_without_a_forecast_are_named_beside_those_that_have_one(client,
         ("/problems/unknown-symbol", "NOPE", "symbols[0]"),
         ("/problems/stale-features", "OLD", "symbols[2]"),
     ]
-    assert "2013-10-24, 6 sessions ago" in answer["errors"][1]["detail"]
+    assert "2013-10-24; 6 sessions" in answer["errors"][1]["detail"]
     (recorded,) = service.served.recorded
     assert recorded.symbols == ["AAPL", "LAGS"]
     assert recorded.log_return.tolist() == [0.0, 0.02]
