@@ -28,6 +28,8 @@ model_app = typer.Typer(no_args_is_help=True, help="See the registry's versions 
 key_app = typer.Typer(no_args_is_help=True, help="API keys of the service; only their hashes are kept.")
 app.add_typer(model_app, name="model")
 app.add_typer(key_app, name="key")
+bars_app = typer.Typer(no_args_is_help=True, help="What a person knows of bars and no source says.")
+app.add_typer(bars_app, name="bars")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
@@ -155,6 +157,92 @@ def replay(
     for name, value in figures.items():
         table.add_row(name.replace("_", " "), str(value))
     _print(figures, as_json, table)
+
+
+@app.command()
+def update(
+    dvc: Annotated[
+        bool, typer.Option("--dvc", help="Have DVC know the new files: `dvc repro` keeps them.")
+    ] = False,
+) -> None:
+    """Bring features, the online store and the forecasts up to what has landed; train nothing.
+
+    Bars that the service has taken land first.
+
+    Example: pitwise update
+    """
+    from serving.evening import tell_dvc
+    from serving.evening import update as bring_up
+
+    workspace = _here()
+    bring_up(workspace)
+    if dvc:
+        tell_dvc(workspace)
+
+
+@app.command()
+def evening() -> None:
+    """Do what is due after the close: fetch, update, forecast, and write reports/tonight.html.
+
+    Sessions that were missed come with the next fetch. Models are trained
+    again every evening.retrain_every_sessions of params.yaml. The exit code
+    is 0 if all is done, 1 if something failed, 2 if the bars are stale or
+    the newest session is incomplete.
+
+    Example: pitwise evening
+    """
+    from serving.evening import evening as spend
+
+    raise typer.Exit(spend(_here()))
+
+
+@app.command()
+def upgrade() -> None:
+    """Bring a workspace of version 0.2 up to this one; its prediction log and registry are kept.
+
+    Example: pitwise upgrade
+    """
+    from serving.upgrade import upgrade as bring_up
+
+    workspace = _here()
+    changed = bring_up(workspace)
+    print(
+        f"workspace {workspace.root}: "
+        + ("is upgraded; run `pitwise run`" if changed else "needs no upgrade")
+    )
+
+
+Day = Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="The session's day.")]
+
+
+@bars_app.command()
+def withdraw(
+    symbol: Annotated[str, typer.Argument(help="Ticker, as the data has it.")], day: Day
+) -> None:
+    """Say that a bar was none; `pitwise update` then takes it out of what is known from now on.
+
+    Example: pitwise bars withdraw AAPL 2013-02-28
+    """
+    import pandas as pd
+
+    from serving.evening import withdraw as land_withdrawal
+
+    land_withdrawal(_here(), symbol, pd.Timestamp(day), pd.Timestamp.now("UTC"))
+    print(f"{symbol}, {day:%Y-%m-%d}: withdrawn")
+
+
+@bars_app.command()
+def seal(day: Day) -> None:
+    """Say that a session is complete: no more of its bars will come.
+
+    Example: pitwise bars seal 2013-03-01
+    """
+    import pandas as pd
+
+    from serving.evening import seal as land_seal
+
+    land_seal(_here(), pd.Timestamp(day), pd.Timestamp.now("UTC"))
+    print(f"{day:%Y-%m-%d}: sealed")
 
 
 @model_app.command()

@@ -13,9 +13,10 @@ import pandas as pd
 
 from pitwise.errors import StoreError
 from pitwise.features.windows import PACKED, unpacked
-from pitwise.registry.champion import CHAMPION, registered_version, registry_client
+from pitwise.registry.champion import CHAMPION
 from pitwise.registry.contract import OUTPUTS, run_onnx
 from pitwise.registry.model import RegisteredModel, RegistryParams, load_registered
+from pitwise.registry.restore import restored_champion
 from pitwise.workspace import Workspace
 
 WINDOWS_VIEW = "windows"
@@ -24,12 +25,12 @@ THREADS = 1
 
 
 def load_champion(workspace: Workspace, registry: RegistryParams) -> RegisteredModel:
-    """The version the alias `champion` points to.
+    """The version the alias `champion` points to; of an empty registry the last one promoted.
 
     Raises:
-        StoreError: there is no champion.
+        StoreError: there is no champion, or its file is not in the workspace.
     """
-    version = registered_version(registry_client(workspace, registry), registry.model, CHAMPION)
+    version = restored_champion(workspace, registry)
     if version is None:
         raise StoreError(
             f"model '{registry.model}' has no version with the alias '{CHAMPION}' in "

@@ -18,7 +18,8 @@ from pitwise.workspace import Workspace
 from serving import cli
 
 COMMANDS = ["predict", "serve", "replay", "model show", "model promote", "model rollback"]
-COMMANDS += ["key add", "key list", "key revoke"]
+COMMANDS += ["key add", "key list", "key revoke", "update", "evening", "upgrade"]
+COMMANDS += ["bars withdraw", "bars seal"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,248 @@
+"""The evening: what came after the close, through to new forecasts and `reports/tonight.html`.
+
+The stages' own functions run here in one process, so their files are the ones that `dvc repro` would
+make. No model is trained, except by `evening` when `evening.retrain_every_sessions` have passed.
+"""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from pitwise.errors import DataError, StoreError
+from pitwise.stage import Params, load_params
+from pitwise.workspace import Artifact, Workspace, read_json, read_parquet, replacing
+
+ENDS_WHERE_IT_ENDS = ("sample", "synthetic")
+"""Sources that never have a newer session."""
+STAGES = ("bars", "clean", "features", "publish")
+"""What `update` brings up to date, as `dvc.yaml` names it."""
+PAGE = Artifact("reports/tonight.html")
+EXIT = {"done": 0, "stale": 2, "incomplete": 2}
+
+
+class EveningParams(Params):
+    retrain_every_sessions: int = Field(ge=1)
+    """Sessions after the models' newest one at which `evening` trains again."""
+
+
+def update(workspace: Workspace) -> pd.DataFrame:
+    """Bring the online store, the forecasts, and then the files up to what has landed.
+
+    The newest bars go online first, computed from the last ones of each symbol as live bars are, so that
+    the forecasts need not wait for the stages. What lies further back has its forecasts after them.
+
+    Returns:
+        the forecasts, see `serving.inference.latest.latest_forecasts`; empty where there is no champion.
+
+    Raises:
+        DataError, StoreError: nothing has landed, or a store does not answer.
+    """
+    from feature_repo import publish
+    from pitwise.bars import __main__ as bars
+    from pitwise.cleaning import __main__ as cleaning
+    from pitwise.features import __main__ as features
+    from serving.live.journal import drain
+
+    workspace.require_landings()
+    drain(workspace)
+    is_online = caught_up(workspace)
+    forecasts = forecast(workspace) if is_online else None
+    for stage in (bars, cleaning, features, publish):
+        stage.main(workspace)
+    return forecast(workspace) if forecasts is None else forecasts
+
+
+def caught_up(workspace: Workspace) -> bool:
+    """Put online what has landed since the last run of the stages, as far as live bars reach.
+
+    Where a service runs, it does so itself.
+
+    Returns:
+        whether all that has landed is online now.
+
+    Raises:
+        StoreError: the store takes no rows.
+    """
+    from feature_repo.store import open_store
+    from serving.live.live_bars import LiveBars
+    from serving.lock import HeldError
+    from serving.settings import ServeParams
+
+    if not workspace.published.exists():
+        return False
+    params = load_params(workspace, "serve", ServeParams)
+    try:
+        live = LiveBars(workspace, open_store(workspace), params.correction_sessions)
+    except HeldError:
+        return False
+    left = live.left_to_the_pipeline
+    live.close()
+    if left:
+        print(f"{left:,} versions of bars lie too far back to go online before the stages have run")
+    return left == 0
+
+
+def forecast(workspace: Workspace) -> pd.DataFrame:
+    """The champion's newest forecasts, written and logged; empty where there is no champion."""
+    from pitwise.registry.model import RegistryParams
+    from pitwise.registry.versions import open_registry
+    from serving.inference.latest import latest_forecasts
+    from serving.inference.predictor import load_champion
+
+    if not workspace.registration_report.exists():
+        columns = ["symbol", "as_of", "log_return", "price", "p_up", "model_version"]
+        return pd.DataFrame(columns=columns)
+    registry = load_params(workspace, "registry", RegistryParams)
+    with open_registry(workspace, registry):
+        return latest_forecasts(workspace, load_champion(workspace, registry))
+
+
+def tell_dvc(workspace: Workspace) -> None:
+    """Have DVC keep what landed and know the stages' files; `dvc repro` keeps them then.
+
+    Raises:
+        StoreError: DVC refused.
+    """
+    from pitwise.pipeline import track_landings
+
+    track_landings(workspace)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "commit", "--quiet", "--force", *STAGES],
+        cwd=workspace.root,
+        check=False,
+    )
+    if done.returncode:
+        raise StoreError(
+            f"{workspace.root}: DVC did not take the evening's files; its message stands above. The "
+            "files are right: `dvc repro` makes them again."
+        )
+
+
+def is_retraining_due(workspace: Workspace) -> bool:
+    """Whether the models' test dates end `evening.retrain_every_sessions` before the newest session."""
+    from pitwise.bars.calendar import session_number
+
+    if not workspace.evaluation_report.exists():
+        return True
+    params = load_params(workspace, "evening", EveningParams)
+    days = [
+        read_json(workspace.evaluation_report)["last_session"],
+        read_json(workspace.clean_report)["last_session"],
+    ]
+    measured, newest = session_number(pd.Series(pd.to_datetime(days)))
+    return bool(newest - measured > params.retrain_every_sessions)  # the newest session has no label
+
+
+def evening(workspace: Workspace) -> int:
+    """Fetch, catch up, update, forecast, and write the page.
+
+    Returns:
+        the exit code: 0 done, 2 stale or incomplete. What fails raises, which is 1.
+    """
+    from pitwise.load import LoadParams, described, load
+    from pitwise.pipeline import run_pipeline
+
+    workspace.require_landings()
+    if load_params(workspace, "load", LoadParams).source not in ENDS_WHERE_IT_ENDS:
+        print(described(load(workspace)), flush=True)
+    forecasts = update(workspace)
+    tell_dvc(workspace)
+    if is_retraining_due(workspace):
+        run_pipeline(workspace)
+        forecasts = forecast(workspace)
+    state = write_page(workspace, forecasts, datetime.now(UTC))
+    print(f"{state}: {workspace.root / PAGE.path}")
+    return EXIT[state]
+
+
+def write_page(workspace: Workspace, forecasts: pd.DataFrame, now: datetime) -> str:
+    """Write `reports/tonight.html`; returns done, stale or incomplete."""
+    from pitwise.reports.tonight import tonight, verdict
+
+    found = evening_of(workspace, forecasts, pd.Timestamp(now))
+    with replacing(workspace.root / PAGE.path) as temporary:
+        temporary.write_text(tonight(found))
+    return verdict(found).state
+
+
+def evening_of(workspace: Workspace, forecasts: pd.DataFrame, now: pd.Timestamp):
+    """What the page says, from the files of a workspace; see `pitwise.reports.tonight.Evening`."""
+    from pitwise.bars.calendar import session_date
+    from pitwise.bars.versions import known_bars, read_versions
+    from pitwise.load import LoadParams
+    from pitwise.reports.tonight import Evening
+    from serving.inference.freshness import newest_closed
+
+    days = read_parquet(workspace.clean_bars, ["date"])["date"].value_counts().sort_index()
+    as_of = days.index[-1]
+    quarantine = read_parquet(workspace.quarantine)
+    versions = read_versions(workspace)
+    sealed = versions.seals["date"].max() if len(versions.seals) else None
+    bars = known_bars(versions)[["symbol", "date"]]
+    unsealed = bars["date"] > (sealed if sealed is not None else pd.Timestamp.min)
+    source = load_params(workspace, "load", LoadParams).source
+    expected = None
+    if source not in ENDS_WHERE_IT_ENDS:
+        expected = session_date(np.array([newest_closed(now.to_pydatetime())]))[0]
+    has_models = workspace.evaluation_report.exists()
+    champion = None
+    if workspace.registration_report.exists():
+        champion = read_json(workspace.registration_report)["champion_kind"]
+    return Evening(
+        now=now,
+        as_of=as_of,
+        expected=expected,
+        sealed=sealed,
+        symbols=int(days.iloc[-1]),
+        symbols_before=int(days.iloc[-2]) if len(days) > 1 else 0,
+        forecasts=forecasts,
+        quarantine=quarantine[quarantine["date"] == as_of],
+        provisional=bars[unsealed].drop_duplicates(),
+        evaluation=read_json(workspace.evaluation_report) if has_models else {},
+        champion_kind=champion,
+    )
+
+
+def withdraw(workspace: Workspace, symbol: str, day: pd.Timestamp, now: pd.Timestamp) -> None:
+    """Land that a bar was none.
+
+    Raises:
+        DataError: no such bar is known.
+    """
+    from pitwise.bars.landing import Landing, each_landing, land
+    from pitwise.bars.schema import COLUMNS
+
+    if not any(
+        ((landing.rows["symbol"] == symbol) & (landing.rows["date"] == day)).any()
+        for landing in each_landing(workspace)
+    ):
+        raise DataError(f"{symbol}, {day:%Y-%m-%d}: no such bar has landed.")
+    bar = _rows(COLUMNS, symbol, day).assign(withdrawn=True)
+    land(workspace, Landing(bar, "withdrawal", now))
+
+
+def seal(workspace: Workspace, day: pd.Timestamp, now: pd.Timestamp) -> None:
+    """Land that no more bars of a session will come.
+
+    Raises:
+        DataError: the exchange was closed that day, or the session is not over.
+    """
+    from pitwise.bars.calendar import has_closed
+    from pitwise.bars.landing import Landing, land
+    from pitwise.bars.schema import COLUMNS
+
+    if not has_closed(pd.Series([day]), now)[0]:
+        raise DataError(f"{day:%Y-%m-%d}: is no session that is over.")
+    nothing = _rows(COLUMNS, "", day).head(0)
+    land(workspace, Landing(nothing, "seal", now, seals=(day.date(),)))
+
+
+def _rows(columns: list[str], symbol: str, day: pd.Timestamp) -> pd.DataFrame:
+    """One bar without numbers, in the schema of a delivery."""
+    bar = pd.DataFrame({"symbol": [symbol], "date": [day]}).reindex(columns=columns)
+    numbers = dict.fromkeys(columns[2:], "float64")
+    return bar.astype({"symbol": "string", "date": "datetime64[us]", **numbers})
