@@ -13,7 +13,7 @@ TESTS ?=
 PYTEST := python -m pytest -n auto --maxprocesses 8 --dist worksteal
 EXTRAS := sources store registry models serving monitoring dev
 
-.PHONY: run test test-fast lint docs wheel setup lock clean help
+.PHONY: run evening test test-fast lint docs wheel setup lock clean help
 
 run: setup ## the whole pipeline on real prices that ship in a package; SOURCE=csv DATA=my_prices/ on your own, in runs/csv (NAME=x: runs/x)
 ifeq ($(SOURCE),sample)
@@ -21,6 +21,9 @@ ifeq ($(SOURCE),sample)
 else
 	@pitwise run --source "$(SOURCE)" --name "$(NAME)" $(if $(DATA),--data "$(DATA)")
 endif
+
+evening: setup ## what is due after the close: fetch, update, forecast, reports/tonight.html
+	@pitwise evening
 
 test: setup ## set-up, then all tests; TESTS="tests/cleaning -k split" for some of them
 	@$(PYTEST) $(TESTS)

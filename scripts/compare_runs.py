@@ -3,9 +3,9 @@
 Each is a workspace's folder. For every output of bars, events, features, windows, rows, models and
 forecasts it prints the SHA-256 in both; the exit code is 1 if one differs or is missing.
 
-`created_timestamp` is the instant of the load, by the clock of the run. In tables that have it, loads
-are counted instead (the first is 1), and the hash is of the table's values; of every other output it is
-of the file's bytes.
+From when something was known may be the instant of a load, by the clock of the run. In tables that have
+such a column its instants are counted instead (the earliest is 1), and the hash is of the table's
+values; of every other output it is of the file's bytes.
 """
 
 import argparse
@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-CLOCK = "created_timestamp"
+CLOCKS = ("created_timestamp", "known_at", "sealed_at")
 OUTPUTS = (
-    "data/raw/bars.parquet",
+    "data/bars/versions.parquet",
+    "data/bars/factors.parquet",
+    "data/bars/seals.parquet",
     "data/clean/bars.parquet",
     "data/clean/events.parquet",
     "data/clean/quarantine.parquet",
@@ -30,6 +32,7 @@ OUTPUTS = (
     "data/features/revisions.parquet",
     "data/features/windows.parquet",
     "data/dataset/rows.parquet",
+    "data/dataset/served.parquet",
     "models/*/model.onnx",
     "models/*/learning_curve.csv",
     "data/evaluation/predictions.parquet",
@@ -51,7 +54,7 @@ def digest(path: Path) -> str | None:
     """SHA-256 of an output, free of the run's clock; None if it is not there."""
     if not path.is_file():
         return None
-    if path.suffix == ".parquet" and CLOCK in pq.read_schema(path).names:
+    if path.suffix == ".parquet" and not set(CLOCKS).isdisjoint(pq.read_schema(path).names):
         return hashlib.sha256(_without_clock(pq.read_table(path))).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -59,9 +62,10 @@ def digest(path: Path) -> str | None:
 
 def _without_clock(table: pa.Table) -> memoryview:
     """The table in Arrow's own format, with the number of the load in place of its instant."""
-    load = pc.rank(table[CLOCK], "ascending", tiebreaker="dense")
-    position = table.schema.get_field_index(CLOCK)
-    table = table.set_column(position, CLOCK, load).replace_schema_metadata().combine_chunks()
+    for clock in set(CLOCKS) & set(table.column_names):
+        counted = pc.rank(table[clock], "ascending", tiebreaker="dense")
+        table = table.set_column(table.schema.get_field_index(clock), clock, counted)
+    table = table.replace_schema_metadata().combine_chunks()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)

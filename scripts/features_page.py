@@ -30,7 +30,7 @@ every value is finite: the table says what it is where nothing moves or nothing 
 The last {TAIL} sessions give the same latest values as the whole history: those of a window to the bit,
 the exponential averages (RSI, MACD, ATR, ADX) to 1e-6 of their scale, the close or 100.
 
-Prices are on the share basis of the symbol's last bar. Where the source has an adjusted close, splits
+Prices are on the share basis of their own session. Where the source has an adjusted close, splits
 and dividends are taken out of prices, splits out of volumes.
 
 ## The bar

@@ -8,8 +8,10 @@ import pandas as pd
 from pydantic import Field
 from sklearn.ensemble import IsolationForest
 
+from pitwise.bars.basis import on_last_basis
 from pitwise.bars.calendar import is_session, session_number
 from pitwise.bars.returns import log_returns
+from pitwise.bars.versions import known_bars, read_versions
 from pitwise.reports.page import (
     BLUE,
     GREY,
@@ -36,6 +38,8 @@ KINDS = {
     "scale_error": "Prices off by a power of ten for a while, set aside.",
     "stale": "A bar repeated unchanged, set aside.",
     "absurd_volume": "A share count that no market could have traded, set aside.",
+    "distribution": "The source takes a part of the price out here, and shares stay as they are.",
+    "bad_close": "The close moves and the source's adjusted close does not: no split is made of it.",
     "bad_adjustment": "The source counts a split that the price does not show; it is left out.",
     "halt": "Sessions without a bar, as when trading is halted.",
     "gap": "Sessions without a bar, as when the source has lost them.",
@@ -379,8 +383,8 @@ def quality(
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "quality", QualityParams)
     document, report, found = quality(
-        read_parquet(workspace.raw_bars),
-        read_parquet(workspace.clean_bars),
+        known_bars(read_versions(workspace)),
+        on_last_basis(read_parquet(workspace.clean_bars)),
         read_parquet(workspace.quarantine),
         read_parquet(workspace.events),
         read_json(workspace.clean_report),

@@ -7,6 +7,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import norm
 
+from pitwise.bars.basis import on_last_basis
 from pitwise.bars.returns import log_returns, returns
 from pitwise.reports.page import (
     BLUE,
@@ -289,7 +290,7 @@ def overview(bars: pd.DataFrame) -> str:
 
 
 def main(workspace: Workspace) -> None:
-    bars = read_parquet(workspace.clean_bars)
+    bars = on_last_basis(read_parquet(workspace.clean_bars))
     with replacing(workspace.overview_page) as temporary:
         temporary.write_text(overview(bars))
     print(f"see {Workspace.overview_page}")

@@ -19,8 +19,10 @@ from support.browser import open_page
 from support.workspaces import ENVIRONMENT, NOT_COPIED, Run, new_run
 
 from feature_repo.store import open_store
+from pitwise.bars.calendar import session_close
+from pitwise.bars.versions import known_bars, read_versions
 from pitwise.features.indicators import NAMES
-from pitwise.features.windows import gather, window_ends
+from pitwise.features.windows import WindowRows, window_ends
 from pitwise.stage import run_stage
 from training.evaluate import FIGURES
 
@@ -37,6 +39,26 @@ def under_dvc(default_run, tmp_path_factory) -> Run:
 def copied(default_run, tmp_path) -> Run:
     """A copy to write to, without models, registry and DVC's cache."""
     return default_run.copy(tmp_path / "project", NOT_COPIED)
+
+
+def test_what_was_delivered_is_in_one_file_that_dvc_keeps(default_run):
+    workspace = default_run.workspace
+    names = ["20130301T210000000000Z-sample-d40dbf422dee.parquet"]
+    assert [path.name for path in workspace.landing.iterdir()] == names
+    assert default_run.report("data/bars/landings.json") == names
+    assert "path: landing" in (default_run.path / "data/landing.dvc").read_text()
+
+
+def test_each_bar_of_the_sample_was_known_at_its_close_and_never_corrected(default_run):
+    versions = read_versions(default_run.workspace)
+    assert len(versions.bars) == 12154
+    assert not versions.bars["withdrawn"].any()
+    closes = session_close(versions.bars["date"])
+    assert (versions.bars["known_at"] == closes).all()
+    assert (versions.seals["sealed_at"] == session_close(versions.seals["date"])).all()
+    assert list(versions.seals["date"]) == sorted(versions.bars["date"].unique())
+    revisions = pd.read_parquet(default_run.workspace.revisions)
+    assert len(revisions) == 0
 
 
 def test_every_row_of_the_sample_is_accounted_for(default_run):
@@ -70,7 +92,11 @@ def test_nothing_changed_runs_no_stage(under_dvc):
         ("monitor", {"psi_threshold": 0.3}, {"monitor"}),
         ("lstm", {"dense": 8}, {"train@lstm"}),
         ("train", {"seed": 8}, {"train@ann", "train@lstm"}),
-        ("clean", {"min_history": 61}, {"clean"}),
+        ("clean", {"min_history": 61}, {"clean", "features"}),
+        ("bars", {"seal_coverage": 0.9}, {"bars"}),
+        ("dataset", {"view": "corrected"}, {"dataset"}),
+        ("load", {"path": "else"}, set()),
+        ("evening", {"retrain_every_sessions": 5}, set()),
     ],
 )
 def test_a_changed_parameter_touches_only_the_stages_that_read_it(under_dvc, section, values, changed):
@@ -91,21 +117,28 @@ def test_the_online_window_of_every_symbol_is_the_offline_window_bit_for_bit(def
     names = store.get_feature_view("windows").tags["features"].split(",")
     assert names == NAMES
     online = np.array([np.frombuffer(w, "<f4").reshape(30, len(names)) for w in answer["window"]])
-    rows = pd.read_parquet(default_run.workspace.dataset_rows)
-    values = rows[names].to_numpy("float32")
-    symbols = rows["symbol"].to_numpy(object)
-    last = {symbols[end]: end for end in window_ends(symbols, values, 30)}
-    offline = gather(values, np.array([last[s] for s in answer["symbol"]]), 30)
+    daily = pd.read_parquet(default_run.workspace.dataset_rows)
+    rows = WindowRows(daily, names)
+    symbols = daily["symbol"].to_numpy(object)
+    last = {symbols[end]: end for end in window_ends(symbols, rows.base, 30)}
+    offline = rows.gather(np.array([last[s] for s in answer["symbol"]]), 30)
     assert len(answer["symbol"]) == 5
     np.testing.assert_array_equal(online.view("uint32"), offline.copy().view("uint32"))
 
 
 def test_offline_windows_from_feast_are_the_windows_of_the_daily_rows(default_run):
+    """Prices and volumes on the share basis of the window's last session."""
     stored = pd.read_parquet(default_run.workspace.window_features)
     rows = pd.read_parquet(default_run.workspace.dataset_rows).set_index(["symbol", "event_timestamp"])
+    close, volume = NAMES.index("close"), NAMES.index("volume")
     for window in stored.iloc[::17].itertuples():
         expected = rows.loc[window.symbol].loc[: window.event_timestamp].tail(30)
-        assert window.window == expected[NAMES].to_numpy("<f4").tobytes()
+        found = np.frombuffer(window.window, "<f4").reshape(30, len(NAMES))
+        assert found.tobytes() == WindowRows(expected, NAMES).gather(np.array([29]), 30).tobytes()
+        price, shares = (expected[f] / expected[f].iloc[-1] for f in ("price_factor", "share_factor"))
+        np.testing.assert_allclose(found[:, close], expected["close"] * price, rtol=1e-6)
+        np.testing.assert_allclose(found[:, volume], expected["volume"] / shares, rtol=1e-6)
+        np.testing.assert_allclose(found[-1], expected[NAMES].iloc[-1], rtol=1e-6)
 
 
 FEAST_AGAIN = """
@@ -149,8 +182,8 @@ def test_the_champion_forecasts_each_symbol_for_the_next_session(default_run):
     latest = pd.read_parquet(default_run.workspace.latest_predictions)
     assert sorted(latest["symbol"]) == SYMBOLS
     assert {str(s) for s in latest["for_session"]} == {"2013-03-04"}  # a Monday: the weekend is skipped
-    raw = pd.read_parquet(default_run.workspace.raw_bars).groupby("symbol")["close"].last()
-    expected = latest["symbol"].map(raw) * np.exp(latest["log_return"])
+    last = known_bars(read_versions(default_run.workspace)).groupby("symbol")["close"].last()
+    expected = latest["symbol"].map(last) * np.exp(latest["log_return"])
     np.testing.assert_allclose(latest["price"], expected, rtol=2e-6)
     registration = default_run.report("metrics/registration.json")
     assert set(latest["model_version"]) == {registration["champion"]}
@@ -194,6 +227,7 @@ def test_the_drift_page_opens_in_a_browser_without_a_network(default_run, tmp_pa
 
 def test_the_same_run_gives_the_same_bytes(copied):
     for stage, path in (
+        ("pitwise.bars", copied.workspace.bar_versions),
         ("monitoring.drift", copied.workspace.drift_page),
         ("pitwise.features", copied.workspace.daily_features),
     ):
@@ -250,10 +284,12 @@ def test_a_window_longer_than_the_history_is_one_clear_message(copied):
 @pytest.mark.parametrize(
     ("stage", "section", "values", "message"),
     [
-        ("pitwise.ingest", "ingest", {"source": "yahoo"}, "ingest.source"),
+        ("pitwise.bars", "bars", {"seal_coverage": 0}, "bars.seal_coverage"),
         ("pitwise.cleaning", "clean", {"min_history": 0}, "clean.min_history"),
+        ("pitwise.cleaning", "clean", {"verdicts": "none"}, "clean.verdicts"),
         ("feature_repo.publish", "publish", {"windows": 3}, "publish.windows is not a known key"),
         ("training.dataset", "dataset", {"test_fraction": 0}, "dataset.test_fraction"),
+        ("training.dataset", "dataset", {"view": "as_known"}, "dataset.view"),
         ("training.select", "select", {"features": ["close", "sma_7"]}, "sma_7"),
         ("training.train", "train", {"batch_size": -1}, "train.batch_size"),
         ("training.evaluate", "evaluate", {"bootstrap_samples": 1}, "evaluate.bootstrap_samples"),

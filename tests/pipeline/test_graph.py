@@ -134,7 +134,7 @@ STATE = {
     "params.yaml",
     "feature_repo",
     "mlruns",  # the files of MLflow's versions
-    "data/raw/retrievals.jsonl",  # grows with every retrieval
+    "data/landing",  # what was delivered: tracked by data/landing.dvc, made by no stage
     "data/raw/truth.parquet",  # of the synthetic source alone
     "data/raw/yfinance",  # what was fetched, so that a retrieval resumes
     "data/feast/online.lock",

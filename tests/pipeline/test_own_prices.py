@@ -1,8 +1,12 @@
 """A person's own prices, by the command `pitwise run`, in a workspace of their own."""
 
+from datetime import date
+
 import numpy as np
 import pandas as pd
 from support.workspaces import Run, new_run
+
+from pitwise.bars.landing import landings
 
 SMALL = {
     "quality": {"event_pictures": 0, "adjusted_pictures": 0, "trees": 10},
@@ -30,6 +34,10 @@ def test_own_prices_run_in_a_workspace_of_their_own(tmp_path):
     shown = desk.run("pitwise", "run", "--source", "csv", "--data", str(prices), "--name", "mine").stdout
     assert "champion: pitwise version 1" in shown
     mine = Run(desk.path / "runs/mine")
+    (landing,) = landings(mine.workspace)
+    assert (landing.source, landing.history, len(landing.rows)) == ("csv", "assumed", 3 * 260)
+    assert landing.covers["CCC"] == (date(2016, 1, 4), date(2016, 12, 30))
+    assert not desk.workspace.landing.exists()
     latest = pd.read_parquet(mine.workspace.latest_predictions)
     assert sorted(latest["symbol"]) == ["AAA", "BBB", "CCC"]
     quarantined = mine.report("metrics/clean.json")["quarantined_by_reason"]

@@ -2,6 +2,8 @@
 
 import xml.etree.ElementTree as ET
 
+import numpy as np
+import pandas as pd
 import pytest
 from support.browser import open_page
 from support.project import with_params
@@ -13,15 +15,19 @@ from support.report_pages import (
     RAW,
     Reader,
     cleaned,
+    event,
     hand_made,
     quality_page,
 )
 
+from pitwise.bars.landing import Landing
+from pitwise.bars.versions import bar_versions, known_bars, write_versions
 from pitwise.reports import data_quality, market_overview
 from pitwise.stage import load_params
 from pitwise.workspace import read_json, read_parquet, write_json, write_parquet
 
 pytestmark = pytest.mark.component
+NOW = pd.Timestamp("2026-01-02 22:00", tz="UTC")
 
 
 @pytest.mark.parametrize("name", ["quality", "overview"])
@@ -85,7 +91,7 @@ def test_the_least_market_has_its_pages(closes):
 
 def test_both_stages_write_their_files(tmp_path, market):
     workspace = with_params(tmp_path, quality=PARAMS.model_dump())
-    write_parquet(market[RAW], workspace.raw_bars)
+    write_versions(workspace, bar_versions([Landing(market[RAW], "csv", NOW)], seal_coverage=0.95))
     write_parquet(market, workspace.clean_bars)
     write_parquet(NO_QUARANTINE, workspace.quarantine)
     write_parquet(NO_EVENTS, workspace.events)
@@ -98,3 +104,72 @@ def test_both_stages_write_their_files(tmp_path, market):
     for path in (workspace.quality_page, workspace.overview_page):
         assert path.read_text().rstrip().endswith("</html>")
     assert load_params(workspace, "quality", data_quality.QualityParams) == PARAMS
+
+
+def test_the_pages_show_prices_on_the_basis_of_the_last_session(tmp_path, market):
+    """A split of two for one halves what was paid before it and moves no return."""
+    later = (market.groupby("symbol").cumcount() >= 150).to_numpy()
+    split = later & (market["symbol"] == "S000").to_numpy()
+    factor = np.where(split, 2.0, 1.0)
+    traded = market.assign(
+        price_factor=factor,
+        share_factor=factor,
+        volume=market["volume"] * factor,
+        **{name: market[name] / factor for name in ("open", "high", "low", "close")},
+    )
+    own = (market["symbol"] == "S000").to_numpy()
+    shown = market.drop(columns="share_factor").assign(
+        price_factor=np.where(own & ~later, 0.5, 1.0),
+        volume=market["volume"] * np.where(own, 2.0, 1.0),
+        **{name: market[name] * np.where(own, 0.5, 1.0) for name in ("open", "high", "low", "close")},
+    )
+    workspace = with_params(tmp_path, quality=PARAMS.model_dump())
+    write_versions(workspace, bar_versions([Landing(traded[RAW], "csv", NOW)], seal_coverage=0.95))
+    write_parquet(traded, workspace.clean_bars)
+    write_parquet(NO_QUARANTINE, workspace.quarantine)
+    write_parquet(NO_EVENTS, workspace.events)
+    write_json(cleaned(traded, NO_QUARANTINE), workspace.clean_report)
+    data_quality.main(workspace)
+    market_overview.main(workspace)
+    assert read_json(workspace.quality_report)["symbols_adjusted"] == 1
+    assert workspace.overview_page.read_text() == market_overview.overview(shown)
+    document, _, flagged = data_quality.quality(
+        traded[RAW], shown, NO_QUARANTINE, NO_EVENTS, cleaned(shown, NO_QUARANTINE), PARAMS
+    )
+    assert workspace.quality_page.read_text() == document
+    pd.testing.assert_frame_equal(read_parquet(workspace.flags), flagged, check_dtype=False)
+
+
+def test_a_page_counts_a_bar_that_was_corrected_once_and_a_withdrawn_one_never(tmp_path, market):
+    """What came in is what is known of each bar, not every version of it."""
+    first = market[RAW]
+    corrected, withdrawn = market.index[market["symbol"] == "S000"][[3, 7]]
+    second = first.drop(index=withdrawn).assign(
+        close=first["close"].where(first.index != corrected, first["low"])
+    )
+    days = {"S000": (market["date"].min().date(), market["date"].max().date())}
+    landings = [
+        Landing(first, "csv", NOW - pd.Timedelta(1, "D")),
+        Landing(second, "csv", NOW, covers=days),
+    ]
+    versions = bar_versions(landings, seal_coverage=0.95)
+    assert len(versions.bars) == len(market) + 2
+    known = known_bars(versions)
+    assert len(known) == len(market) - 1
+    bars = market.drop(index=withdrawn)
+    workspace = with_params(tmp_path, quality=PARAMS.model_dump())
+    write_versions(workspace, versions)
+    write_parquet(bars, workspace.clean_bars)
+    write_parquet(NO_QUARANTINE, workspace.quarantine)
+    write_parquet(event("S000", bars["date"].iloc[100]), workspace.events)
+    write_json(cleaned(bars, NO_QUARANTINE), workspace.clean_report)
+    data_quality.main(workspace)
+    document, _, _ = data_quality.quality(
+        second,
+        bars.drop(columns="share_factor"),
+        NO_QUARANTINE,
+        event("S000", bars["date"].iloc[100]),
+        cleaned(bars, NO_QUARANTINE),
+        PARAMS,
+    )
+    assert workspace.quality_page.read_text() == document
