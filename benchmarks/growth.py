@@ -1,25 +1,39 @@
-"""Ingest to features as the market grows: 50, 500 and 5,000 synthetic symbols of ten years.
+"""From landing to dataset as the market grows, and one evening more of 500 symbols.
 
-Each stage in a process of its own: seconds and peak memory. It runs in runs/benchmark.
+`python benchmarks/growth.py` takes 50, 500 and 5,000 synthetic symbols of ten years, each stage in a
+process of its own: seconds and peak memory. `--evening` brings one new session into the market of 500
+symbols, without training: `pitwise update` and what it spends where. Both run in runs/benchmark.
 """
 
 import argparse
 import shutil
 
-from market import PROJECT
+import pandas as pd
+from market import PROJECT, seconds
 from pipeline import NAME, measured
 from ruamel.yaml import YAML
 
+from pitwise.bars.landing import Landing, first_to_last, land, newest_close
 from pitwise.init import run_below
+from pitwise.simulation.market import SyntheticParams, synthetic_market
+from pitwise.stage import load_params
+from pitwise.workspace import Workspace
 
-STAGES = {"ingest": "pitwise.ingest", "clean": "pitwise.cleaning", "features": "pitwise.features"}
+STAGES = {
+    "load": "pitwise.cli load",
+    "bars": "pitwise.bars",
+    "clean": "pitwise.cleaning",
+    "features": "pitwise.features",
+    "publish": "feature_repo.publish",
+    "dataset": "training.dataset",
+}
 SESSIONS = 2520
 FAULTS = {"split": 2, "spin_off": 1, "jump": 2, "bad_print": 2, "gap": 1}
 """Planted for every ten symbols."""
 
 
-def run(symbols: int) -> list[tuple[float, float]]:
-    """Seconds and peak GiB of each stage."""
+def made(symbols: int) -> Workspace:
+    """A new workspace whose source is a made market of that many symbols."""
     shutil.rmtree(PROJECT.root / "runs" / NAME, ignore_errors=True)
     workspace = run_below(PROJECT, NAME, "synthetic")
     yaml = YAML()
@@ -27,17 +41,55 @@ def run(symbols: int) -> list[tuple[float, float]]:
     planted = {kind: n * symbols // 10 for kind, n in FAULTS.items()}
     params["synthetic"] |= {"symbols": symbols, "sessions": SESSIONS, "faults": planted}
     yaml.dump(params, workspace.params)
+    return workspace
+
+
+def run(symbols: int) -> list[tuple[float, float]]:
+    """Seconds and peak GiB of each stage."""
+    workspace = made(symbols)
     return [measured(workspace, f"python -m {module}") for module in STAGES.values()]
+
+
+def landed(workspace: Workspace, bars: pd.DataFrame, history: str) -> None:
+    land(
+        workspace, Landing(bars, "synthetic", newest_close(bars), "traded", history, first_to_last(bars))
+    )
+
+
+def evening(symbols: int) -> list[tuple[str, float, float]]:
+    """(what, seconds, peak GiB) of one session more, after a run that knew all but that one."""
+    from serving.evening import forecast
+
+    workspace = made(symbols)
+    bars = synthetic_market(load_params(workspace, "synthetic", SyntheticParams)).bars
+    last = bars["date"].max()
+    landed(workspace, bars[bars["date"] < last], "assumed")
+    measured(workspace, "python -m pitwise.cli run")
+    landed(workspace, bars[bars["date"] == last], "observed")
+    table = [("pitwise update", *measured(workspace, "python -m pitwise.cli update"))]
+    table += [
+        (name, *measured(workspace, f"python -m {STAGES[name]}"))
+        for name in ("bars", "clean", "features", "publish")
+    ]
+    table.append(("forecasts, in process", seconds(lambda: forecast(workspace)), float("nan")))
+    return table
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--symbols", type=int, nargs="+", default=[50, 500, 5000])
-    table = [(n, run(n)) for n in parser.parse_args().symbols]
+    parser.add_argument("--evening", action="store_true", help="one session more of 500 symbols")
+    given = parser.parse_args()
+    if given.evening:
+        print("\n| one session more | seconds | peak GiB |\n|---|---|---|")
+        for what, taken, memory in evening(500):
+            print(f"| {what} | {taken:.1f} | {memory:.2f} |", flush=True)
+        raise SystemExit
     print(f"\n| symbols | bars | {' | '.join(STAGES)} | all, seconds | peak GiB |")
     print("|---" * (len(STAGES) + 4) + "|")
-    for symbols, stages in table:
-        cells = [f"{seconds:.1f} s, {memory:.2f} GiB" for seconds, memory in stages]
+    for symbols in given.symbols:
+        stages = run(symbols)
+        cells = [f"{taken:.1f} s, {memory:.2f} GiB" for taken, memory in stages]
         total, most = sum(s for s, _ in stages), max(m for _, m in stages)
         bars = f"{symbols * SESSIONS / 1e6:.2f} M"
-        print(f"| {symbols:,} | {bars} | {' | '.join(cells)} | {total:.0f} | {most:.2f} |")
+        print(f"| {symbols:,} | {bars} | {' | '.join(cells)} | {total:.0f} | {most:.2f} |", flush=True)

@@ -17,7 +17,7 @@ from support.workspaces import Run, new_run
 LADDER = ("unit", "property", "component", "end_to_end")
 """The markers, cheapest first; each test has one."""
 FOLDERS = {"pipeline": "end_to_end", "benchmarks": "end_to_end"} | dict.fromkeys(
-    ("feature_repo", "registry", "serving", "monitoring"), "component"
+    ("feature_repo", "registry", "serving", "monitoring", "point_in_time"), "component"
 )
 """The marker of a folder's tests, if neither they nor their fixtures say another; else `unit`."""
 INNER_LOOP = "unit or property"
@@ -65,8 +65,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def default_run(tmp_path_factory) -> Run:
-    """`dvc repro` of the default source, finished; shared by all workers, so copy it to write."""
-    return Run(once(tmp_path_factory, "default", lambda folder: new_run(folder).run("dvc", "repro")))
+    """`pitwise run` of the default source, finished; shared by all workers, so copy it to write."""
+    return Run(once(tmp_path_factory, "default", lambda folder: new_run(folder).run("pitwise", "run")))
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,19 @@ def test_the_instants_of_the_loads_may_differ_but_not_their_order(run, other):
     assert differing(run, other) == ["data/features/daily.parquet"]
 
 
+def test_every_column_of_instants_of_knowledge_is_free_of_the_clock(run, other):
+    def versions(path: Path, *known: str) -> None:
+        instants = dict.fromkeys(("known_at", "sealed_at"), pd.to_datetime(known, utc=True))
+        pd.DataFrame({"close": [1.0, 2.0], **instants}).to_parquet(path)
+
+    path = "data/bars/versions.parquet"
+    versions(run / path, "2024-01-02", "2024-01-09")
+    versions(other / path, "2025-03-04", "2025-03-05")
+    assert differing(run, other) == []
+    versions(other / path, "2025-03-05", "2025-03-04")
+    assert differing(run, other) == [path]
+
+
 @pytest.mark.parametrize("values", [[1.0, 2.0000000000000004, None], [1.0, 2.0, 0.0], [1, 2, 3]])
 def test_a_value_that_differs_in_its_last_bit_is_found(run, other, values):
     created = ["2024-01-02", "2024-01-02", "2024-01-09"]
@@ -82,8 +95,8 @@ def test_the_exit_code_is_1_where_something_differs(run, other):
         return subprocess.run([sys.executable, SCRIPT, run, other], capture_output=True, text=True)
 
     done = compared()
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "14 of 14 outputs are the same")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "17 of 17 outputs are the same")
     (other / "models/ann/learning_curve.csv").write_text("else")
     done = compared()
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "13 of 14 outputs are the same")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "16 of 17 outputs are the same")
     assert "differs" in done.stdout

@@ -113,7 +113,9 @@ class FakeLive:
 
     def __init__(self, market):
         self.symbols = list(market)
-        self.newest = max(market.values())
+        self.newest = self.sealed = max(market.values())
+        self.missing_sessions: dict[str, int] = {}
+        self.withdrawn: list = []
         self.taken: list = []
         self.threads: set[int] = set()
         self.closed = False
@@ -130,9 +132,24 @@ class FakeLive:
                 date=f"{bar.date:%Y-%m-%d}",
                 outcome="new" if bar.close < 1000 else "quarantined",
                 reason="" if bar.close < 1000 else "bad_print",
+                provisional=bar.close < 1000,
             )
             for bar in bars.itertuples()
         ]
+
+    def withdraw(self, symbol, date):
+        if self.fault:
+            raise self.fault
+        known = symbol in self.symbols
+        if known:
+            self.withdrawn.append((symbol, date))
+        return SimpleNamespace(
+            symbol=symbol,
+            date=f"{date:%Y-%m-%d}",
+            outcome="withdrawn" if known else "refused",
+            reason="" if known else "unknown_symbol",
+            provisional=False,
+        )
 
     def close(self):
         self.closed = True

@@ -56,7 +56,7 @@ def raw(*changes: dict) -> pd.DataFrame:
 def calm_stock() -> pd.DataFrame:
     """300 sessions of a stock that moves about 1% a day and trades about a million shares."""
     rng = np.random.default_rng(5)
-    frame = markets.bars(1, 300, seed=5).drop(columns=["price_factor", "segment"])
+    frame = markets.bars(1, 300, seed=5).drop(columns=["price_factor", "share_factor", "segment"])
     close = 100 * np.exp(rng.normal(0, 0.01, 300).cumsum())
     opening = np.append(100.0, close[:-1]) * np.exp(rng.normal(0, 0.003, 300))
     frame["close"], frame["open"] = close, opening

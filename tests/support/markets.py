@@ -45,6 +45,7 @@ def bars(
             "close": close,
             "volume": rng.integers(0, 10_000_000, sessions).astype("float64"),
             "price_factor": 1.0,
+            "share_factor": 1.0,
             "segment": np.int32(0),
         }
         parts.append(pd.DataFrame(part)[on])

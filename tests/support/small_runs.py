@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,13 @@ import yaml
 from support.models_by_hand import FEATURES, WINDOW, contract, make_champion, register
 from threadpoolctl import threadpool_limits
 
-from pitwise.bars.calendar import is_session
+from pitwise.bars import __main__ as stage_bars
+from pitwise.bars.calendar import is_session, session_close
+from pitwise.bars.landing import Landing, first_to_last, land, newest_close
+from pitwise.bars.schema import COLUMNS
 from pitwise.features.daily import daily_features
-from pitwise.features.history import merge
+from pitwise.features.history import CREATED
+from pitwise.features.served import ServedWindows
 from pitwise.workspace import Workspace, write_json, write_parquet
 from training.dataset import DatasetParams, build
 from training.evaluate import EvaluateParams
@@ -78,6 +83,8 @@ def market(symbols: int, sessions: int, seed: int, momentum: float = 0.0) -> pd.
             "low": (np.minimum(opening, close) * 0.995).ravel(),
             "close": close.ravel(),
             "volume": rng.integers(10**5, 10**7, close.size).astype(float),
+            "price_factor": 1.0,
+            "share_factor": 1.0,
             "segment": np.int32(0),
         }
     )
@@ -90,12 +97,34 @@ def dataset_rows(bars: pd.DataFrame, window: int = WINDOW) -> pd.DataFrame:
     return build(daily.drop(columns="segment"), daily, DatasetParams(**SPLIT), window)
 
 
+def windows_of(rows: pd.DataFrame, features: Sequence[str] = FEATURES) -> ServedWindows:
+    """The windows of a set of which every one was served as it is known now."""
+    return ServedWindows(rows, rows[:0], features)
+
+
+def at_ends(rows: pd.DataFrame, ends: np.ndarray, features: Sequence[str] = FEATURES) -> WindowDataset:
+    return WindowDataset(windows_of(rows, features), rows["label"].to_numpy(), ends, WINDOW)
+
+
 def part(rows: pd.DataFrame, name: str) -> WindowDataset:
-    return WindowDataset(rows, np.flatnonzero(rows["split"] == name), FEATURES, WINDOW)
+    return at_ends(rows, np.flatnonzero(rows["split"] == name))
 
 
 def all_windows(dataset: WindowDataset) -> torch.Tensor:
     return dataset[list(range(len(dataset)))][0]
+
+
+def known_at_their_close(daily: pd.DataFrame) -> pd.DataFrame:
+    """The history of features of which each was known at its session's close, and never corrected."""
+    history = daily.copy()
+    history.insert(2, CREATED, history["event_timestamp"])
+    return history
+
+
+def sealed_at_their_close(bars: pd.DataFrame) -> pd.DataFrame:
+    """The seals of a history of which all bars of a session were known at its close."""
+    dates = bars["date"].drop_duplicates().sort_values(ignore_index=True)
+    return pd.DataFrame({"date": dates, "sealed_at": session_close(dates)})
 
 
 def train_params(**changed) -> TrainParams:
@@ -166,21 +195,31 @@ def make_workspace(folder: Path, bars: pd.DataFrame, **sections: dict) -> Worksp
     )
     change_params(workspace, **sections)
     write_parquet(bars, workspace.clean_bars)
-    history = merge(None, daily_features(bars), pd.Timestamp.now("UTC"))
-    write_parquet(history, workspace.daily_features)
-    write_parquet(dataset_rows(bars), workspace.dataset_rows)
+    write_parquet(known_at_their_close(daily_features(bars)), workspace.daily_features)
+    rows = dataset_rows(bars)
+    write_parquet(rows, workspace.dataset_rows)
+    write_parquet(rows[:0].assign(begins=False), workspace.served_rows)
+    write_parquet(sealed_at_their_close(bars), workspace.seals)
+    write_json([], workspace.bar_landings)
     write_json({"window": WINDOW}, workspace.dataset_report)
     write_json({"features": list(FEATURES)}, workspace.selection_report)
     return workspace
 
 
 def published_workspace(folder: Path) -> Workspace:
-    """Five symbols, S000 to S004, in a Feast store, raw bars too; the registry is still empty."""
+    """Five symbols, S000 to S004, delivered once, in a Feast store; the registry is still empty."""
     from feature_repo import publish
 
-    bars = market(5, 120, seed=21).assign(price_factor=1.0)
+    bars = market(5, 120, seed=21)
     workspace = make_workspace(folder, bars)
-    write_parquet(bars.drop(columns=["segment", "price_factor"]), workspace.raw_bars)
+    delivered = bars[COLUMNS]
+    land(
+        workspace,
+        Landing(
+            delivered, "csv", newest_close(delivered), history="assumed", covers=first_to_last(delivered)
+        ),
+    )
+    stage_bars.main(workspace)
     publish.main(workspace)
     return workspace
 
