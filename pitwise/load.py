@@ -24,6 +24,9 @@ from pitwise.extras import require
 from pitwise.stage import Params, load_params
 from pitwise.workspace import Workspace, write_parquet
 
+MADE = ("sample", "synthetic")
+"""Sources whose bars are the same whenever they are loaded: they have no newer session."""
+
 Covers = dict[str, tuple[date, date]]
 
 

@@ -16,8 +16,6 @@ from pitwise.errors import DataError, StoreError
 from pitwise.stage import Params, load_params
 from pitwise.workspace import Artifact, Workspace, read_json, read_parquet, replacing
 
-ENDS_WHERE_IT_ENDS = ("sample", "synthetic")
-"""Sources that never have a newer session."""
 STAGES = ("bars", "clean", "features", "publish")
 """What `update` brings up to date, as `dvc.yaml` names it."""
 PAGE = Artifact("reports/tonight.html")
@@ -143,11 +141,11 @@ def evening(workspace: Workspace) -> int:
     Returns:
         the exit code: 0 done, 2 stale or incomplete. What fails raises, which is 1.
     """
-    from pitwise.load import LoadParams, described, load
+    from pitwise.load import MADE, LoadParams, described, load
     from pitwise.pipeline import run_pipeline
 
     workspace.require_landings()
-    if load_params(workspace, "load", LoadParams).source not in ENDS_WHERE_IT_ENDS:
+    if load_params(workspace, "load", LoadParams).source not in MADE:
         print(described(load(workspace)), flush=True)
     forecasts = update(workspace)
     tell_dvc(workspace)
@@ -173,7 +171,7 @@ def evening_of(workspace: Workspace, forecasts: pd.DataFrame, now: pd.Timestamp)
     """What the page says, from the files of a workspace; see `pitwise.reports.tonight.Evening`."""
     from pitwise.bars.calendar import session_date
     from pitwise.bars.versions import known_bars, read_versions
-    from pitwise.load import LoadParams
+    from pitwise.load import MADE, LoadParams
     from pitwise.reports.tonight import Evening
     from serving.inference.freshness import newest_closed
 
@@ -186,7 +184,7 @@ def evening_of(workspace: Workspace, forecasts: pd.DataFrame, now: pd.Timestamp)
     unsealed = bars["date"] > (sealed if sealed is not None else pd.Timestamp.min)
     source = load_params(workspace, "load", LoadParams).source
     expected = None
-    if source not in ENDS_WHERE_IT_ENDS:
+    if source not in MADE:
         expected = session_date(np.array([newest_closed(now.to_pydatetime())]))[0]
     has_models = workspace.evaluation_report.exists()
     champion = None
@@ -214,15 +212,16 @@ def withdraw(workspace: Workspace, symbol: str, day: pd.Timestamp, now: pd.Times
         DataError: no such bar is known.
     """
     from pitwise.bars.landing import Landing, each_landing, land
-    from pitwise.bars.schema import COLUMNS
+    from pitwise.bars.schema import COLUMNS, NUMBERS
 
     if not any(
         ((landing.rows["symbol"] == symbol) & (landing.rows["date"] == day)).any()
         for landing in each_landing(workspace)
     ):
         raise DataError(f"{symbol}, {day:%Y-%m-%d}: no such bar has landed.")
-    bar = _rows(COLUMNS, symbol, day).assign(withdrawn=True)
-    land(workspace, Landing(bar, "withdrawal", now))
+    bar = pd.DataFrame({"symbol": [symbol], "date": [day]}).reindex(columns=COLUMNS)
+    bar = bar.astype({"date": "datetime64[us]", **dict.fromkeys(NUMBERS, "float64")})
+    land(workspace, Landing(bar.assign(withdrawn=True), "withdrawal", now))
 
 
 def seal(workspace: Workspace, day: pd.Timestamp, now: pd.Timestamp) -> None:
@@ -232,17 +231,8 @@ def seal(workspace: Workspace, day: pd.Timestamp, now: pd.Timestamp) -> None:
         DataError: the exchange was closed that day, or the session is not over.
     """
     from pitwise.bars.calendar import has_closed
-    from pitwise.bars.landing import Landing, land
-    from pitwise.bars.schema import COLUMNS
+    from pitwise.bars.landing import land, sealing
 
     if not has_closed(pd.Series([day]), now)[0]:
         raise DataError(f"{day:%Y-%m-%d}: is no session that is over.")
-    nothing = _rows(COLUMNS, "", day).head(0)
-    land(workspace, Landing(nothing, "seal", now, seals=(day.date(),)))
-
-
-def _rows(columns: list[str], symbol: str, day: pd.Timestamp) -> pd.DataFrame:
-    """One bar without numbers, in the schema of a delivery."""
-    bar = pd.DataFrame({"symbol": [symbol], "date": [day]}).reindex(columns=columns)
-    numbers = dict.fromkeys(columns[2:], "float64")
-    return bar.astype({"symbol": "string", "date": "datetime64[us]", **numbers})
+    land(workspace, sealing(day.date(), now))

@@ -11,10 +11,8 @@ from ruamel.yaml import YAML
 from pitwise.bars.landing import Basis, Landing, first_to_last, land, landing_files, newest_close
 from pitwise.errors import StoreError
 from pitwise.init import is_made, new_workspace, template
+from pitwise.load import MADE
 from pitwise.workspace import Workspace, read_parquet, replacing, sha256
-
-MADE = ("sample", "synthetic")
-"""Sources whose bars are the same whenever they are loaded."""
 
 
 def upgrade(workspace: Workspace) -> bool:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import AwareDatetime, Field
 
 from feature_repo.store import open_store
-from pitwise.bars.calendar import EXCHANGE_ZONE, session_number
+from pitwise.bars.calendar import session_days, session_number
 from pitwise.errors import DataError, StoreError
 from pitwise.evaluation.splits import Split, split_sessions
 from pitwise.features.daily import FACTORS
@@ -51,8 +51,7 @@ def labels(daily: pd.DataFrame) -> pd.DataFrame:
         row for row: `next_close`, on the share basis of the row's own session, and `label` (log
         return), NaN where there is none.
     """
-    dates = daily["event_timestamp"].dt.tz_convert(EXCHANGE_ZONE).dt.normalize().dt.tz_localize(None)
-    session = pd.Series(session_number(dates), index=daily.index)
+    session = pd.Series(session_number(session_days(daily["event_timestamp"])), index=daily.index)
     joined = [daily["symbol"], daily["segment"]]
     adjacent = session.groupby(joined).shift(-1) == session + 1
     following = daily[["close", "price_factor"]].groupby(joined).shift(-1).where(adjacent)

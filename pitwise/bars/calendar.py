@@ -45,6 +45,11 @@ def session_day(close: pd.Timestamp) -> pd.Timestamp:
     return close.tz_convert(EXCHANGE_ZONE).normalize().tz_localize(None)
 
 
+def session_days(closes: pd.Series) -> pd.Series:
+    """The date (naive midnight) of each session, by the instant (aware) at which it closed."""
+    return closes.dt.tz_convert(EXCHANGE_ZONE).dt.normalize().dt.tz_localize(None)
+
+
 def session_number(dates: pd.Series) -> np.ndarray:
     """Position of each session in the calendar: two sessions are adjacent if these differ by 1."""
     return _closes().index.get_indexer(pd.DatetimeIndex(dates))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pitwise.bars.calendar import session_close
-from pitwise.bars.schema import BAR_KEY
+from pitwise.bars.schema import BAR_KEY, COLUMNS, NUMBERS
 from pitwise.errors import DataError
 from pitwise.workspace import Workspace, replacing
 
@@ -50,6 +50,12 @@ class Landing:
     """Sessions that a person declares complete."""
     name: str = ""
     """Of the file, once it is written."""
+
+
+def sealing(day: date, received_at: pd.Timestamp) -> Landing:
+    """That a session is complete, from a person: no bar, and the session's seal."""
+    kinds = {"symbol": "string", "date": "datetime64[us]", **dict.fromkeys(NUMBERS, "float64")}
+    return Landing(pd.DataFrame(columns=COLUMNS).astype(kinds), "seal", received_at, seals=(day,))
 
 
 def first_to_last(rows: pd.DataFrame) -> dict[str, tuple[date, date]]:

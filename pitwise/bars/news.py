@@ -13,6 +13,7 @@ from pitwise.bars.calendar import session_close
 from pitwise.bars.factors import ADJUSTED, SPLIT, AdjustedCloses, Splits, shown_on
 from pitwise.bars.landing import Landing
 from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, COLUMNS, NUMBERS
+from pitwise.bars.seals import day_number
 
 DAY = 86_400_000_000  # microseconds
 SHIFT = 2**32
@@ -99,7 +100,7 @@ class Deliveries:
         source = self.sources.setdefault(landing.source, Source(len(self.sources)))
         received = microseconds(landing.received_at)
         for day in landing.seals:
-            self.seals.setdefault((pd.Timestamp(day) - pd.Timestamp(0)).days, received)
+            self.seals.setdefault(day_number(day), received)
         rows = self._keyed(landing, received)
         if landing.history == "assumed":
             self.assumed |= set((np.unique(rows["key"] % SHIFT) - SHIFT // 2).tolist())
@@ -283,7 +284,7 @@ class Deliveries:
         inside = np.zeros(len(before) + 1, "int32")
         for symbol, days in landing.covers.items():
             if symbol in self.symbols:
-                first, last = ((pd.Timestamp(day) - pd.Timestamp(0)).days for day in days)
+                first, last = map(day_number, days)
                 base = self.symbols[symbol] * SHIFT + SHIFT // 2
                 low, high = np.searchsorted(before, [base + first, base + last + 1])
                 inside[low] += 1

@@ -1,11 +1,18 @@
 """When each session was complete: sealed, so that what needs the whole market may be computed."""
 
+from datetime import date
+
 import numpy as np
 import pandas as pd
 
 from pitwise.bars.calendar import is_session, session_close
 
 END = np.iinfo(np.int64).max
+
+
+def day_number(day: date | pd.Timestamp) -> int:
+    """Days since 1970."""
+    return (pd.Timestamp(day) - pd.Timestamp(0)).days
 
 
 def sealed(

@@ -114,8 +114,7 @@ def adjustment(bars: pd.DataFrame, factors: pd.DataFrame) -> np.ndarray:
     if factors.empty:
         return product
     steps = factors.assign(product=factors.groupby("symbol")["factor"].cumprod())
-    code, names = pd.factorize(pd.concat([bars["symbol"], steps["symbol"]], ignore_index=True))
-    del names
+    code, _ = pd.factorize(pd.concat([bars["symbol"], steps["symbol"]], ignore_index=True))
     days = np.concatenate([f["date"].to_numpy("datetime64[D]").astype("int64") for f in (bars, steps)])
     key = code.astype("int64") * SHIFT + days + SHIFT // 2
     mine, theirs = key[: len(bars)], key[len(bars) :]
@@ -169,7 +168,7 @@ def _versions(taken: Deliveries) -> dict[str, np.ndarray]:
         key = key[order]
         rows = {name: column[order] for name, column in rows.items()}
     # Of one bar they stand in the order of the landings; those with more than one go by instant.
-    begins = _begins(key, rows["known"], rows["order"])
+    begins = np.flatnonzero(_changed(key, rows["known"], rows["order"]))
     several = key[begins][1:] == key[begins][:-1]
     if not several.any() and not rows["withdrawn"].any():
         return rows
@@ -203,10 +202,6 @@ def _versions(taken: Deliveries) -> dict[str, np.ndarray]:
 def _drop(keep: np.ndarray, start: np.ndarray, count: np.ndarray) -> None:
     for first, n in zip(start.tolist(), count.tolist(), strict=True):
         keep[first : first + n] = False
-
-
-def _begins(*columns: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(_changed(*columns))
 
 
 def _changed(*columns: np.ndarray) -> np.ndarray:

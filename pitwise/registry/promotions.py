@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from pitwise.errors import StoreError
-from pitwise.workspace import Workspace, sha256, write_json
+from pitwise.workspace import Workspace, replacing, sha256, synced, write_json
 
 LEDGER = "ledger/promotions.jsonl"
 """In the workspace: one JSON object a promotion, oldest first, never changed."""
@@ -122,14 +122,9 @@ def _keep(workspace: Workspace, model: Path, training: dict[str, Any], identity:
     target = folder / "model.onnx"
     if target.exists() and sha256(target) == identity and (folder / "training.json").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(training, folder / "training.json")
-    temporary = folder / ".model.onnx.tmp"
-    shutil.copyfile(model, temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(target)
-    _sync(folder)
+    with replacing(target) as temporary:
+        shutil.copyfile(model, temporary)
 
 
 def _append(path: Path, line: str) -> None:
@@ -142,12 +137,4 @@ def _append(path: Path, line: str) -> None:
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    synced(path.parent)

@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -159,6 +159,11 @@ def compact(number: float) -> str:
 
 def page(title: str, lead: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
     """The whole document. Every text, symbol and number in it is escaped."""
+    return template("page.html").render(title=title, lead=lead, facts=facts, sections=sections)
+
+
+def template(name: str) -> Template:
+    """A template of this folder: what is put into it is escaped, and must be there."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -166,6 +171,4 @@ def page(title: str, lead: str, facts: Sequence[tuple[str, str]], sections: Sequ
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template("page.html").render(
-        title=title, lead=lead, facts=facts, sections=sections
-    )
+    return templates.get_template(name)

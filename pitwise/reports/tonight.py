@@ -5,14 +5,13 @@ Like the other pages it opens offline and needs no script; everything in it is e
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pitwise.bars.calendar import next_session, session_close, session_number
+from pitwise.reports.page import template
 
 State = Literal["done", "stale", "incomplete"]
 SHOWN = 10
@@ -209,16 +208,9 @@ def tonight(evening: Evening) -> str:
     champion = evening.evaluation.get(evening.champion_kind or "") or {}
     up = evening.evaluation.get(ALWAYS_UP) or {}
     following = next_session(evening.as_of)
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     on_newest = evening.provisional[evening.provisional["date"] == evening.as_of]
     rows = ranking(evening.forecasts, set(on_newest["symbol"]))
-    return templates.get_template("tonight.html").render(
+    return template("tonight.html").render(
         evening=evening,
         verdict=found,
         behind=sessions_behind(evening),

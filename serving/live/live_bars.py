@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from pitwise.bars.__main__ import BarParams
-from pitwise.bars.landing import Landing, each_landing, land, landing_files, read_landing
-from pitwise.bars.schema import ADJUSTED_CLOSE, COLUMNS, NUMBERS
+from pitwise.bars.landing import Landing, each_landing, land, landing_files, read_landing, sealing
+from pitwise.bars.schema import ADJUSTED_CLOSE, COLUMNS
 from pitwise.bars.versions import BarVersions, bar_versions, read_versions
 from pitwise.cleaning.clean import CleanParams
 from pitwise.errors import DataError, StoreError
@@ -152,10 +152,7 @@ class LiveBars:
                 raise DataError(f"{date:%Y-%m-%d}: has no bars that could be complete.")
             now = self._now()
             self._drain()
-            nothing = pd.DataFrame(columns=COLUMNS).astype(
-                {"symbol": "string", "date": "datetime64[us]", **dict.fromkeys(NUMBERS, "float64")}
-            )
-            path = land(self._workspace, Landing(nothing, "seal", now, seals=(date.date(),)))
+            path = land(self._workspace, sealing(date.date(), now))
             self._landed.add(path.name)
             self._settle(now, date)
 

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import markets
+from support.histories import merge
 
 from feature_repo.publish import PublishParams, published_windows
 from pitwise.errors import DataError
 from pitwise.features.daily import daily_features
-from pitwise.features.history import CREATED, merge
+from pitwise.features.history import CREATED
 from pitwise.features.indicators import NAMES
 from pitwise.features.windows import unpacked
 

@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 from hypothesis import given, settings
 from pandas.testing import assert_frame_equal
+from support.histories import merge
 from support.revisions import difference
 
-from pitwise.features.history import CREATED, KEYS, known, merge, revisions
+from pitwise.features.history import CREATED, KEYS, known, revisions
 
 OPENING = pd.Timestamp("2024-01-02", tz="UTC")
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
