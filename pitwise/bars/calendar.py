@@ -15,9 +15,13 @@ FIRST_YEAR = "1970-01-01"
 
 @cache
 def _closes() -> pd.Series:
-    """Close of each session in UTC, indexed by session date (naive midnight)."""
+    """Close of each session in UTC, indexed by session date (naive midnight).
+
+    Both in microseconds as the bars' dates are, so that no look-up converts them.
+    """
     calendar = exchange_calendars.get_calendar(EXCHANGE, start=FIRST_YEAR)
     closes = calendar.schedule["close"].astype("datetime64[us, UTC]")
+    closes.index = closes.index.astype("datetime64[us]")
     return closes.rename("event_timestamp")
 
 
@@ -57,7 +61,7 @@ def session_number(dates: pd.Series) -> np.ndarray:
 
 def session_date(numbers: np.ndarray) -> pd.DatetimeIndex:
     """The days of the sessions at these positions in the calendar."""
-    return _closes().index[numbers].astype("datetime64[us]")
+    return _closes().index[numbers]
 
 
 def next_session(date: pd.Timestamp) -> pd.Timestamp:

@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from rich.progress import track
-from scipy.signal import lfilter
 from ta.trend import EMAIndicator
 
 Unit = Literal["price", "price_change", "shares", "percent", "ratio", "index"]
@@ -84,8 +83,10 @@ def _wilder(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _smoothed(first: np.ndarray, rest: np.ndarray, window: int) -> np.ndarray:
-    kept = 1 - 1 / window
-    return np.hstack([first, lfilter([1 / window], [1, -kept], rest, zi=kept * first)[0]])
+    """`first`, then each time a `window`-th of the new value and the rest of what was before."""
+    # It is pandas' decayed sum, which unlike `scipy.signal.lfilter` takes no second to import.
+    values = np.hstack([first, rest * (1 / window)])
+    return pd.DataFrame(values.T).ewm(com=window - 1).sum().to_numpy().T
 
 
 def _bar(name: str, unit: Unit, text: str) -> Feature:

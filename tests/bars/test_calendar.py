@@ -62,6 +62,13 @@ def test_adjacent_sessions_have_adjacent_numbers():
     assert (numbers - numbers[0]).tolist() == [0, 1, 2, 4]
 
 
+@pytest.mark.parametrize("unit", ["us", "ns"])
+def test_what_is_no_session_has_the_number_minus_one(unit):
+    numbers = session_number(days("2014-11-26", "2014-11-27", "NaT", "2014-11-28", unit=unit))
+    assert numbers[1:3].tolist() == [-1, -1]
+    assert numbers[3] == numbers[0] + 1
+
+
 @pytest.mark.parametrize(
     ("date", "following"),
     [
@@ -97,3 +104,4 @@ def test_the_day_of_a_close_is_its_session(date):
 def test_the_dates_of_session_numbers_are_the_sessions():
     dates = days("2014-11-26", "2014-11-28", "2014-12-01")
     assert session_date(session_number(dates)).tolist() == dates.tolist()
+    assert session_date(session_number(dates)).dtype == next_session(dates[0]).asm8.dtype == dates.dtype
