@@ -157,6 +157,9 @@ def _point_at(params: Any, source: str, data: Path | None, workspace: Workspace)
     params["load"]["source"] = source
     if source == "csv":
         params["load"]["path"] = str(data)
+    for section, name in (("load", "actions"), ("clean", "reference")):
+        if params[section][name]:
+            params[section][name] = str(workspace.path(params[section][name]))
     tickers = params["yfinance"]["tickers"]
     if source == "yfinance" and data:
         params["yfinance"]["tickers"] = str(data)

@@ -1,22 +1,25 @@
-"""Bring a source's bars into a workspace: one landing, which no later load changes.
+"""Bring a source's bars, and corporate actions, into a workspace: landings, which no later load changes.
 
 What they are worth is not judged here; stage `clean` does that.
 """
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pandas as pd
 
+from pitwise.bars.actions import FEED, actions_source
 from pitwise.bars.landing import (
     Basis,
     History,
     Landing,
     first_to_last,
+    has_bars,
     land,
-    landing_files,
     newest_close,
+    no_bars,
     read_landing,
 )
 from pitwise.errors import DataError, ParamsError
@@ -35,12 +38,16 @@ class LoadParams(Params):
     path: Path
     basis: Basis | None = None
     """Of the prices; None: split_adjusted for yfinance, traded for the others."""
+    actions: Path | None = None
+    """A feed of corporate actions, brought with each load of bars."""
 
 
 class Delivery(NamedTuple):
     rows: pd.DataFrame
     covers: Covers
     received_at: pd.Timestamp
+    actions: pd.DataFrame | None = None
+    """Of sources that deliver them with their bars."""
 
 
 def load(
@@ -50,8 +57,9 @@ def load(
     covers: tuple[date, date] | None = None,
     history: History | None = None,
     now: pd.Timestamp | None = None,
+    actions: str | Path | None = None,
 ) -> Path:
-    """Ask a source for its bars and land them.
+    """Ask a source for its bars and land them, and with them corporate actions: its own and a feed's.
 
     Args:
         source: None is the one of `params.yaml`'s load.source.
@@ -61,9 +69,10 @@ def load(
             each symbol's own first to last day, for yfinance all days that were asked for.
         history: None is `assumed` for a workspace's first landing, `observed` for those after it.
         now: when it is received.
+        actions: the feed's file, from the working directory; None is the one of load.actions, if any.
 
     Returns:
-        the landing's file; the source's newest one where nothing in it has changed.
+        the file of the bars' landing; the source's newest one where nothing in it has changed.
 
     Raises:
         ParamsError, DataError, StoreError: as the source says; or the workspace is an older version's.
@@ -76,25 +85,89 @@ def load(
         raise ParamsError(
             f"--data: source {params.source} takes none; csv takes prices, yfinance tickers."
         )
-    if covers is not None and covers[1] < covers[0]:
-        raise ParamsError(f"--covers: {covers[1]} is before {covers[0]}.")
+    _require_days(covers)
     asked = None if data is None else Path(data).expanduser().absolute()
     now = (now or pd.Timestamp.now("UTC")).as_unit("us")
+    if actions is None and params.actions is not None:
+        actions = workspace.path(params.actions)
+    feed = None if actions is None else _feed(actions)
     delivery = delivered(workspace, params, asked, now)
     adjusted = params.source == "yfinance"
-    whole = delivery.covers if covers is None else dict.fromkeys(delivery.covers, covers)
-    first = not landing_files(workspace)
-    return land(
-        workspace,
-        Landing(
-            rows=delivery.rows,
-            source=params.source,
-            received_at=delivery.received_at,
-            basis=params.basis or ("split_adjusted" if adjusted else "traded"),
-            history=history or ("assumed" if first else "observed"),
-            covers=whole,
-        ),
+    bars = Landing(
+        rows=delivery.rows,
+        source=params.source,
+        received_at=delivery.received_at,
+        basis=params.basis or ("split_adjusted" if adjusted else "traded"),
+        history=history or _history(workspace),
+        covers=_whole(delivery.covers, covers),
     )
+    path = land(workspace, bars)
+    if delivery.actions is not None:
+        own = replace(
+            bars, rows=no_bars(), source=actions_source(params.source), actions=delivery.actions
+        )
+        land(workspace, own)
+    if feed is not None:
+        _land_feed(workspace, feed, covers, bars.history, now)
+    return path
+
+
+def load_actions(
+    workspace: Workspace,
+    feed: str | Path,
+    covers: tuple[date, date] | None = None,
+    history: History | None = None,
+    now: pd.Timestamp | None = None,
+) -> Path:
+    """Land the corporate actions of a file, and no bars.
+
+    Args:
+        feed: the file, from the working directory.
+        covers, history, now: as of `load`; covers are the days whose actions it holds whole.
+
+    Returns:
+        the landing's file; the newest one of the feed where nothing in it has changed.
+
+    Raises:
+        DataError: the file cannot be read, or a row of it cannot be believed.
+        ParamsError, StoreError: as of `load`.
+    """
+    workspace.require_landings()
+    _require_days(covers)
+    now = (now or pd.Timestamp.now("UTC")).as_unit("us")
+    return _land_feed(workspace, _feed(feed), covers, history or _history(workspace), now)
+
+
+def _feed(path: str | Path) -> pd.DataFrame:
+    from pitwise.bars.sources.action_files import csv_actions
+
+    return csv_actions(Path(path).expanduser().absolute())
+
+
+def _land_feed(
+    workspace: Workspace,
+    actions: pd.DataFrame,
+    covers: tuple[date, date] | None,
+    history: History,
+    now: pd.Timestamp,
+) -> Path:
+    whole = _whole(first_to_last(actions), covers)
+    landing = Landing(no_bars(), FEED, now, history=history, covers=whole, actions=actions)
+    return land(workspace, landing)
+
+
+def _history(workspace: Workspace) -> History:
+    """What is taken for true of a workspace's first bars, and of what comes with or before them."""
+    return "observed" if has_bars(workspace) else "assumed"
+
+
+def _whole(own: Covers, covers: tuple[date, date] | None) -> Covers:
+    return own if covers is None else dict.fromkeys(own, covers)
+
+
+def _require_days(covers: tuple[date, date] | None) -> None:
+    if covers is not None and covers[1] < covers[0]:
+        raise ParamsError(f"--covers: {covers[1]} is before {covers[0]}.")
 
 
 def delivered(
@@ -118,14 +191,14 @@ def delivered(
         bars = csv_bars(data or workspace.path(params.path))
         return Delivery(bars, first_to_last(bars), now)
     if params.source == "yfinance":
-        from pitwise.bars.sources.yahoo import YahooParams, asked_days, yahoo_bars
+        from pitwise.bars.sources.yahoo import YahooParams, asked_days, yahoo_market
 
         yahoo = load_params(workspace, "yfinance", YahooParams)
         if data is not None:
             yahoo = YahooParams.model_validate(yahoo.model_dump() | {"tickers": str(data)})
-        bars = yahoo_bars(yahoo, workspace.yahoo_cache, now=now)
+        bars, actions = yahoo_market(yahoo, workspace.yahoo_cache, now=now)
         days = asked_days(yahoo, now)
-        return Delivery(bars, dict.fromkeys(map(str, bars["symbol"].unique()), days), now)
+        return Delivery(bars, dict.fromkeys(map(str, bars["symbol"].unique()), days), now, actions)
     from pitwise.simulation.market import SyntheticParams, synthetic_market
 
     market = synthetic_market(load_params(workspace, "synthetic", SyntheticParams))
@@ -139,7 +212,7 @@ def load_where_nothing_landed(workspace: Workspace) -> None:
     Raises:
         DataError: DVC tracks landings that are not here.
     """
-    if landing_files(workspace):
+    if has_bars(workspace):
         return
     workspace.require_landings()
     params = load_params(workspace, "load", LoadParams)
@@ -155,9 +228,11 @@ def load_where_nothing_landed(workspace: Workspace) -> None:
 def described(path: Path) -> str:
     """A landing in one line."""
     landing = read_landing(path)
-    rows = landing.rows
+    rows, what = landing.rows, "rows"
+    if landing.actions is not None:
+        rows, what = landing.actions, "corporate actions"
     return (
-        f"{len(rows):,} rows of {rows['symbol'].nunique():,} symbols from {landing.source}, received "
+        f"{len(rows):,} {what} of {rows['symbol'].nunique():,} symbols from {landing.source}, received "
         f"{landing.received_at:%Y-%m-%d %H:%M:%S} UTC: {path}"
     )
 

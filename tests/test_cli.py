@@ -41,13 +41,14 @@ def test_the_version_is_the_package_s():
 def test_help_lists_the_commands_of_every_room():
     done = pitwise("--help")
     assert done.returncode == 0
-    for command in ("init", "run", "load", *SERVING):
+    for command in ("init", "run", "load", "reconcile", *SERVING):
         assert f"│ {command} " in done.stdout
 
 
 @pytest.mark.component
 @pytest.mark.parametrize(
-    "command", ["init", "run", "load", "predict", "serve", "replay", "update", "evening", "upgrade"]
+    "command",
+    ["init", "run", "load", "reconcile", "predict", "serve", "replay", "update", "evening", "upgrade"],
 )
 def test_the_help_of_every_command_has_an_example(command):
     done = pitwise(command, "--help")
@@ -159,7 +160,7 @@ def desk(tmp_path, monkeypatch) -> Workspace:
 def landed(desk) -> Workspace:
     """The workspace with a delivery in it."""
     desk.landing.mkdir(parents=True)
-    (desk.landing / "it.parquet").touch()
+    (desk.landing / "20240102T220000-csv-0.parquet").touch()
     return desk
 
 

@@ -216,7 +216,7 @@ def test_a_run_below_has_the_params_of_this_one_and_its_prices(made, prices):
     made.params.write_text(made.params.read_text().replace("min_history: 80", "min_history: 99"))
     below = run_below(made, "mine", "csv", prices)
     assert below.root == made.root / "runs/mine"
-    changed = {"load": {"source": "csv", "path": str(prices), "basis": None}}
+    changed = {"load": {"source": "csv", "path": str(prices), "actions": None, "basis": None}}
     assert params(below) == params(made) | changed
     assert params(below)["clean"]["min_history"] == 99
     comment = "# share of the symbols missing a session that makes it the source's loss"
@@ -244,7 +244,8 @@ def test_tickers_come_from_the_params_or_from_a_file(made, prices):
     assert params(run_below(made, "a", "yfinance"))["yfinance"] == params(made)["yfinance"]
     below = run_below(made, "b", "yfinance", prices)
     assert params(below)["yfinance"]["tickers"] == str(prices)
-    assert params(below)["load"] == {"source": "yfinance", "path": "prices", "basis": None}
+    load = {"source": "yfinance", "path": "prices", "actions": None, "basis": None}
+    assert params(below)["load"] == load
 
 
 def test_paths_in_the_params_that_are_relative_to_this_workspace_lead_there_from_below(made):

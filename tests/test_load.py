@@ -12,8 +12,9 @@ from support.markets import synthetic_params
 from support.project import PROJECT, with_params
 
 from pitwise.bars.landing import landing_files, landings, read_landing
+from pitwise.bars.versions import bar_versions
 from pitwise.errors import DataError, ParamsError, StoreError
-from pitwise.load import days_of, described, load, load_where_nothing_landed
+from pitwise.load import days_of, described, load, load_actions, load_where_nothing_landed
 from pitwise.simulation.market import synthetic_market
 from pitwise.workspace import Workspace, read_parquet
 
@@ -311,3 +312,74 @@ def test_the_sample_loads_without_what_other_sources_need():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT.root, timeout=60, check=False)
     assert done.returncode == 0
+
+
+# Corporate actions.
+
+SPLIT = "symbol,date,kind,ratio,amount\nAAPL,2014-01-03,split,2,\n"
+
+
+@pytest.fixture
+def split_feed(tmp_path) -> Path:
+    path = tmp_path / "actions.csv"
+    path.write_text(SPLIT)
+    return path
+
+
+def test_a_feed_lands_alone(workspace, split_feed):
+    load(workspace, now=FRIDAY)
+    path = load_actions(workspace, split_feed, now=MONDAY)
+    landing = read_landing(path)
+    assert (landing.source, landing.history, landing.received_at) == ("actions", "observed", MONDAY)
+    assert landing.covers == {"AAPL": (THIRD, THIRD)}
+    assert landing.actions["ratio"].tolist() == [2.0]
+    assert described(path).startswith(
+        "1 corporate actions of 1 symbols from actions, received 2014-01-06"
+    )
+    assert load_actions(workspace, split_feed, now=MONDAY + pd.Timedelta("1h")) == path
+    assert len(landing_files(workspace)) == 2
+
+
+@pytest.mark.parametrize("by_params", [True, False])
+def test_a_feed_of_the_first_load_is_a_history_as_its_bars_are(workspace, split_feed, by_params):
+    if by_params:
+        workspace = new_workspace(workspace.root, "csv", actions="actions.csv")
+    bars = load(workspace, now=FRIDAY, actions=None if by_params else split_feed)
+    feed, own = landings(workspace)
+    assert own.name == bars.name
+    assert (feed.source, feed.history, own.history) == ("actions", "assumed", "assumed")
+    known = bar_versions([own, feed], 0.95).actions["known_at"].tolist()
+    assert known == [pd.Timestamp("2014-01-02T21:00Z")]
+
+
+def test_bars_after_a_feed_are_still_the_first_ones(workspace, split_feed):
+    load_actions(workspace, split_feed, now=FRIDAY)
+    load_where_nothing_landed(workspace)
+    assert [landing.history for landing in landings(workspace)] == ["assumed", "assumed"]
+    assert [landing.source for landing in landings(workspace)] == ["actions", "csv"]
+
+
+def test_a_bad_feed_stops_the_load_before_any_bar_lands(workspace, split_feed):
+    split_feed.write_text(SPLIT.replace(",2,", ",zero,"))
+    with pytest.raises(DataError, match=r"actions\.csv: row 2, column 'ratio': 'zero'"):
+        load(workspace, actions=split_feed)
+    with pytest.raises(ParamsError, match="--covers"):
+        load_actions(workspace, split_feed, covers=(THIRD, SECOND))
+    assert landing_files(workspace) == []
+
+
+@pytest.mark.component
+@pytest.mark.parametrize(("more", "lines"), [([], 1), (["--source", "csv"], 2)])
+def test_the_command_brings_a_feed_alone_or_beside_bars(workspace, split_feed, more, lines):
+    done = subprocess.run(
+        [sys.executable, "-m", "pitwise.cli", "load", "--actions", str(split_feed), *more],
+        cwd=workspace.root,
+        env=os.environ | {"PYTHONPATH": str(PROJECT.root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == lines
+    assert "1 corporate actions of 1 symbols from actions" in done.stdout
+    assert len(landing_files(workspace)) == lines

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from pitwise.bars.landing import each_landing, landing_files
+from pitwise.bars.actions import ACTION_KEY
+from pitwise.bars.landing import each_landing, has_bars, landing_files
 from pitwise.bars.versions import BarVersions, bar_versions, write_versions
 from pitwise.errors import DataError
 from pitwise.stage import Params, load_params, run_stage
@@ -17,8 +18,8 @@ class BarParams(Params):
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "bars", BarParams)
     files = landing_files(workspace)
-    if not files:
-        raise DataError(f"{workspace.landing}: nothing has landed there. Run `pitwise load` first.")
+    if not has_bars(workspace):
+        raise DataError(f"{workspace.landing}: no bars have landed there. Run `pitwise load` first.")
     versions = bar_versions(each_landing(workspace), params.seal_coverage)
     write_versions(workspace, versions)
     write_json([path.name for path in files], workspace.bar_landings)
@@ -29,9 +30,11 @@ def described(versions: BarVersions, deliveries: int) -> str:
     """What there is, in one line."""
     bars = versions.bars
     keys = bars.drop_duplicates(["symbol", "date"])
+    actions = len(versions.actions.drop_duplicates(ACTION_KEY))
+    told = f"; {actions:,} corporate actions" if actions else ""
     return (
         f"{len(bars):,} versions of {len(keys):,} bars of {keys['symbol'].nunique():,} symbols from "
-        f"{deliveries:,} deliveries; {len(versions.seals):,} sessions sealed"
+        f"{deliveries:,} deliveries; {len(versions.seals):,} sessions sealed{told}"
     )
 
 

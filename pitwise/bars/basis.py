@@ -33,6 +33,14 @@ def on_last_basis(bars: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
+def on_first_basis(bars: pd.DataFrame) -> pd.DataFrame:
+    """Bars with prices and volumes on the basis of their symbol's first, which none after it moves."""
+    price, shares = (bars[name].to_numpy("float64") for name in ("price_factor", "share_factor"))
+    result = bars.assign(volume=bars["volume"] / shares)
+    result[PRICES] = bars[PRICES].mul(price, axis=0)
+    return result
+
+
 def _runs(symbol: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Where each symbol's run of rows starts, with the end behind them; and the run of each row."""
     starts = (symbol != symbol.shift()).to_numpy(bool, na_value=True)

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pitwise.bars.actions import FEED, TYPES
 from pitwise.bars.calendar import session_close
 from pitwise.bars.schema import BAR_KEY, COLUMNS, NUMBERS
 from pitwise.errors import DataError
@@ -25,6 +26,7 @@ from pitwise.workspace import Workspace, replacing
 Basis = Literal["traded", "split_adjusted"]
 History = Literal["assumed", "observed"]
 META = b"pitwise.landing"
+BARS = "bars"
 STAMP = "%Y%m%dT%H%M%S%fZ"
 
 
@@ -50,12 +52,20 @@ class Landing:
     """Sessions that a person declares complete."""
     name: str = ""
     """Of the file, once it is written."""
+    actions: pd.DataFrame | None = None
+    """Corporate actions, see `pitwise.bars.actions.TYPES`. They land in a file of their own: `rows` are
+    none, and `covers` are the days whose actions the delivery holds whole."""
+
+
+def no_bars() -> pd.DataFrame:
+    """The rows of a landing that says nothing of bars."""
+    kinds = {"symbol": "string", "date": "datetime64[us]", **dict.fromkeys(NUMBERS, "float64")}
+    return pd.DataFrame(columns=COLUMNS).astype(kinds)
 
 
 def sealing(day: date, received_at: pd.Timestamp) -> Landing:
     """That a session is complete, from a person: no bar, and the session's seal."""
-    kinds = {"symbol": "string", "date": "datetime64[us]", **dict.fromkeys(NUMBERS, "float64")}
-    return Landing(pd.DataFrame(columns=COLUMNS).astype(kinds), "seal", received_at, seals=(day,))
+    return Landing(no_bars(), "seal", received_at, seals=(day,))
 
 
 def first_to_last(rows: pd.DataFrame) -> dict[str, tuple[date, date]]:
@@ -92,7 +102,7 @@ def land(workspace: Workspace, landing: Landing) -> Path:
         DataError: a landing of the same source was received later: what it said is not to be rewritten.
     """
     content = _content(landing)
-    earlier = [path for path in landing_files(workspace) if _source_of(path) == _word(landing.source)]
+    earlier = landings_of(workspace, landing.source)
     if earlier and earlier[-1].stem.endswith(content):
         return earlier[-1]
     stamp = landing.received_at.tz_convert("UTC").strftime(STAMP)
@@ -105,7 +115,8 @@ def land(workspace: Workspace, landing: Landing) -> Path:
             f"{landing.source} cannot be put before it: give a later instant, or use a new workspace."
         )
     meta = json.dumps(_meta(landing), sort_keys=True).encode()
-    table = pa.Table.from_pandas(landing.rows.astype({"symbol": "string"}), preserve_index=False)
+    rows = _table(landing).astype({"symbol": "string"})
+    table = pa.Table.from_pandas(rows, preserve_index=False)
     table = table.replace_schema_metadata((table.schema.metadata or {}) | {META: meta})
     with replacing(path) as temporary:
         pq.write_table(table, temporary, coerce_timestamps="us", allow_truncated_timestamps=True)
@@ -115,6 +126,16 @@ def land(workspace: Workspace, landing: Landing) -> Path:
 def landing_files(workspace: Workspace) -> list[Path]:
     """The files of a workspace's landings, in the order in which they were received."""
     return sorted(workspace.landing.glob("*.parquet"))
+
+
+def landings_of(workspace: Workspace, source: str) -> list[Path]:
+    """The files of a source's landings, in the order in which they were received."""
+    return [path for path in landing_files(workspace) if _source_of(path) == _word(source)]
+
+
+def has_bars(workspace: Workspace) -> bool:
+    """Whether any landing is of bars, not of corporate actions."""
+    return any(not _source_of(path).endswith(FEED) for path in landing_files(workspace))
 
 
 def landings(workspace: Workspace) -> list[Landing]:
@@ -150,8 +171,9 @@ def read_landing(path: Path) -> Landing:
         ) from error
     rows = table.replace_schema_metadata().to_pandas()
     rows["symbol"] = rows["symbol"].astype("category").cat.rename_categories(str)
+    is_bars = meta.get("table", BARS) == BARS
     return Landing(
-        rows=rows,
+        rows=rows if is_bars else no_bars(),
         source=meta["source"],
         received_at=pd.Timestamp(meta["received_at"]),
         basis=meta["basis"],
@@ -162,11 +184,18 @@ def read_landing(path: Path) -> Landing:
         },
         seals=tuple(date.fromisoformat(day) for day in meta["seals"]),
         name=path.name,
+        actions=None if is_bars else rows.astype(TYPES),
     )
 
 
+def _table(landing: Landing) -> pd.DataFrame:
+    """What the landing's file holds."""
+    return landing.rows if landing.actions is None else landing.actions
+
+
 def _meta(landing: Landing) -> dict:
-    return {
+    table = {} if landing.actions is None else {"table": FEED}
+    return table | {
         "source": landing.source,
         "received_at": landing.received_at.tz_convert("UTC").isoformat(),
         "basis": landing.basis,
@@ -179,12 +208,13 @@ def _meta(landing: Landing) -> dict:
 def _content(landing: Landing) -> str:
     """A hash of what was said, whenever it was received and whatever was assumed of it."""
     said = {k: v for k, v in _meta(landing).items() if k not in ("received_at", "history")}
-    digest = hashlib.sha256(json.dumps([said, list(landing.rows.columns)], sort_keys=True).encode())
-    for name in landing.rows:
-        column = landing.rows[name]
+    rows = _table(landing)
+    digest = hashlib.sha256(json.dumps([said, list(rows.columns)], sort_keys=True).encode())
+    for name in rows:
+        column = rows[name]
         if column.dtype.kind == "M":
             column = column.dt.as_unit("us")
-        if name == "symbol":
+        if column.dtype == "string" or name == "symbol":
             column = column.astype(object).where(column.notna(), None)
         digest.update(pd.util.hash_pandas_object(column, index=False).to_numpy("uint64").tobytes())
     return digest.hexdigest()[:12]
@@ -195,4 +225,9 @@ def _word(source: str) -> str:
 
 
 def _source_of(path: Path) -> str:
-    return path.stem.split("-")[1]
+    parts = path.stem.split("-")
+    if len(parts) != 3:
+        raise DataError(
+            f"{path}: is no landing. Move it out of the folder, and `pitwise load` its bars."
+        )
+    return parts[1]

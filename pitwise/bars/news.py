@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from pitwise.bars.calendar import session_close
+from pitwise.bars.action_news import ActionNews, in_shares_of_bars
+from pitwise.bars.actions import actions_source
+from pitwise.bars.calendar import session_close, session_day
 from pitwise.bars.factors import ADJUSTED, SPLIT, AdjustedCloses, Splits, shown_on
 from pitwise.bars.landing import Landing
 from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, COLUMNS, NUMBERS
@@ -58,6 +60,8 @@ class Source:
     count: np.ndarray = field(default_factory=lambda: np.empty(0, "int64"))
     adjusted: AdjustedCloses = field(default_factory=AdjustedCloses)
     splits: Splits = field(default_factory=Splits)
+    since: dict[int, int] = field(default_factory=dict)
+    """Of split-adjusted prices: the day on which a symbol's first bar came, by the symbol's code."""
 
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n,) position of each key and (n,) whether it is there."""
@@ -93,7 +97,7 @@ class Deliveries:
         """Instant of the first explicit seal of each day."""
         self.assumed: set[int] = set()
         """Days of histories that are assumed to have been known as they went."""
-        self._closes: dict[int, int] = {}
+        self.actions = ActionNews()
         self._taken = 0
 
     def take(self, landing: Landing) -> None:
@@ -101,6 +105,8 @@ class Deliveries:
         received = microseconds(landing.received_at)
         for day in landing.seals:
             self.seals.setdefault(day_number(day), received)
+        if landing.actions is not None:
+            self._take_actions(landing, landing.actions)
         rows = self._keyed(landing, received)
         if landing.history == "assumed":
             self.assumed |= set((np.unique(rows["key"] % SHIFT) - SHIFT // 2).tolist())
@@ -110,6 +116,23 @@ class Deliveries:
         if landing.covers and len(before):
             self._withdraw_absent(landing, source, before, rows["key"], received)
         self._taken += 1
+
+    def _take_actions(self, landing: Landing, actions: pd.DataFrame) -> None:
+        if landing.basis == "split_adjusted":
+            bars = self.sources.get(landing.source.removesuffix(actions_source("")))
+            if bars is not None:
+                days = {
+                    code: {day - SHIFT // 2: ratio for day, ratio in steps.items()}
+                    for code, steps in bars.splits.symbols.items()
+                }
+                actions = in_shares_of_bars(actions, self.symbols, bars.since, days)
+        else:
+            since: dict[int, int] = {}
+            for source in self.sources.values():
+                since = source.since | since
+            if since:
+                actions = in_shares_of_bars(actions, self.symbols, since, None)
+        self.actions.take(landing, actions)
 
     def _keyed(self, landing: Landing, received: int) -> dict[str, np.ndarray]:
         """A landing's columns by key and instant; rows without a symbol or a date are put aside."""
@@ -235,6 +258,9 @@ class Deliveries:
         received: int,
     ) -> None:
         """Put a delivery on the share basis that each session was first delivered on."""
+        day = day_number(session_day(pd.Timestamp(received, unit="us", tz="UTC")))
+        for code in np.unique(key // SHIFT).tolist():
+            source.since.setdefault(code, day)
         held = self.statements
         then = np.flatnonzero(there)
         compared = (

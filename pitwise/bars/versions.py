@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from pitwise.bars.actions import ACTION_KEY, no_actions
 from pitwise.bars.landing import Landing
 from pitwise.bars.news import DAY, SHIFT, Deliveries, same_numbers
 from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, COLUMNS, NUMBERS
@@ -34,6 +35,10 @@ class BarVersions(NamedTuple):
     symbol's first session with an adjusted close."""
     seals: pd.DataFrame
     """(k,) `date` and `sealed_at` (UTC) of each sealed session; sorted."""
+    actions: pd.DataFrame = no_actions()
+    """(a,) `symbol`, `date` (ex-date), `kind` (see `pitwise.bars.actions.KINDS`), `ratio` (new shares
+    for old; of a spin-off the part of the price that is kept), `amount` (dollars a share), `announced`,
+    `source`, `known_at` (UTC), `withdrawn`; sorted by symbol, date, kind and known_at."""
 
 
 def bar_versions(landings: Iterable[Landing], seal_coverage: float) -> BarVersions:
@@ -58,7 +63,10 @@ def bar_versions(landings: Iterable[Landing], seal_coverage: float) -> BarVersio
         codes, days, rows["known"], rows["withdrawn"], taken.seals, taken.assumed, seal_coverage
     )
     return BarVersions(
-        _bars(rows, names, sources, taken.unkeyed), _factors(taken, names, sources), seals
+        _bars(rows, names, sources, taken.unkeyed),
+        _factors(taken, names, sources),
+        seals,
+        taken.actions.versions(),
     )
 
 
@@ -88,6 +96,24 @@ def known_bars(
             result.columns.get_loc(KNOWN), ADJUSTED_CLOSE, result["close"] * adjustment(result, known)
         )
     return result
+
+
+def known_actions(
+    versions: BarVersions, at: pd.Timestamp | None = None, symbols: Collection[str] | None = None
+) -> pd.DataFrame:
+    """The corporate actions as they are or were known at an instant (UTC), of all symbols or of some.
+
+    Returns:
+        (n,) symbol, date, kind, ratio, amount, announced, source and `known_at`; by symbol, date and
+        kind, withdrawn ones left out.
+    """
+    actions = versions.actions
+    if symbols is not None:
+        actions = actions[actions["symbol"].isin(symbols)]
+    if at is not None:
+        actions = actions[actions[KNOWN] <= at]
+    actions = actions.drop_duplicates(ACTION_KEY, keep="last")
+    return actions[~actions["withdrawn"]].drop(columns="withdrawn").reset_index(drop=True)
 
 
 def newest(bars: pd.DataFrame) -> np.ndarray:
@@ -146,13 +172,13 @@ def read_versions(workspace: Workspace, encoded: bool = False) -> BarVersions:
             bars.insert(place, name, texts[name].to_pandas())
     else:
         bars = read_parquet(path)
-    return BarVersions(bars, read_parquet(workspace.bar_factors), read_parquet(workspace.seals))
+    tables = (read_parquet(p) for p in (workspace.bar_factors, workspace.seals, workspace.bar_actions))
+    return BarVersions(bars, *tables)
 
 
 def write_versions(workspace: Workspace, versions: BarVersions) -> None:
-    for table, path in zip(
-        versions, (workspace.bar_versions, workspace.bar_factors, workspace.seals), strict=True
-    ):
+    paths = workspace.bar_versions, workspace.bar_factors, workspace.seals, workspace.bar_actions
+    for table, path in zip(versions, paths, strict=True):
         write_parquet(table, path)
 
 

@@ -66,6 +66,21 @@ def text_table(name: str, content: bytes) -> pd.DataFrame:
     return table.dropna(how="all")
 
 
+def text_cells(name: str, content: bytes) -> pd.DataFrame:
+    """All columns of a CSV, cells as text, "" where one is empty; the index is each row's number.
+
+    Columns are named as in the header, in small letters.
+    """
+    text = _utf8(name, content)
+    header, separator = _header(name, text)
+    _refuse_ragged(name, text, separator, len(header))
+    rows = csv.reader(io.StringIO(text.decode()), delimiter=separator)
+    cells = [[cell.strip() for cell in row] for row in rows]
+    names = [heading.strip().lower() for heading in header]
+    table = pd.DataFrame(cells[1:], columns=names, index=range(2, len(cells) + 1), dtype=object)
+    return table[(table.notna() & (table != "")).any(axis=1)]
+
+
 def _utf8(name: str, content: bytes) -> bytes:
     """Text in UTF-8 with plain line ends, of whatever encoding it came in."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

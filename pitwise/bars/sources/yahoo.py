@@ -6,7 +6,8 @@ arrays untouched, and Yahoo's own history is on today's share basis:
 - open, high, low, close and volume are adjusted for every split since, though not for dividends;
   they are not what was traded (AAPL on 2020-08-28 has a close of 124.81; it traded at 499.23).
 - adj_close is adjusted for splits, dividends and capital gain distributions, so adj_close / close
-  shows dividends alone.
+  shows dividends alone;
+- dividends are dollars for one of today's shares.
 
 A split therefore rewrites a symbol's whole past, and a dividend its adj_close: bars of one symbol from
 two retrievals do not go together. Each run requests whole histories. Now and then Yahoo leaves a
@@ -33,8 +34,9 @@ from yfinance.data import YfData
 from yfinance.exceptions import YFTickerMissingError
 from yfinance.scrapers.history import PriceHistory
 
+from pitwise.bars.actions import ACTION_KEY, TYPES
 from pitwise.bars.calendar import EXCHANGE_ZONE, session_close
-from pitwise.bars.schema import ADJUSTED_CLOSE, COLUMNS
+from pitwise.bars.schema import ADJUSTED_CLOSE, COLUMNS, NUMBERS
 from pitwise.errors import DataError, one_line
 from pitwise.stage import Params
 from pitwise.workspace import read_parquet, write_json, write_parquet
@@ -52,6 +54,8 @@ NAMES = {
     "Volume": "volume",
     "Adj Close": ADJUSTED_CLOSE,
 }
+ACTIONS = {"Stock Splits": "split", "Dividends": "dividend", "Capital Gains": "special_dividend"}
+"""Kind of action by Yahoo's column: new shares for old of a split, dollars a share of the others."""
 
 Ask = Callable[[str, date, date], pd.DataFrame]
 """Asks for one ticker's daily bars from a first to a last day, both included; yfinance's frame."""
@@ -122,7 +126,22 @@ def yahoo_bars(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> pd.DataFrame:
-    """Daily bars of the tickers in the raw schema, `adj_close` included; finished sessions only.
+    """The bars of `yahoo_market`."""
+    return yahoo_market(params, cache, ask=ask, now=now, clock=clock, sleep=sleep)[0]
+
+
+def yahoo_market(
+    params: YahooParams,
+    cache: Path,
+    *,
+    ask: Ask | None = None,
+    now: pd.Timestamp | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Daily bars of the tickers in the raw schema, `adj_close` included, and their corporate actions.
+
+    Of finished sessions only; actions as `pitwise.bars.actions.TYPES`.
 
     Each ticker's bars are kept in `cache/unfinished/<first>_<last>/` as soon as they are there, and a
     run for the same days goes on from what it finds. The folder goes when Yahoo has answered for every
@@ -167,12 +186,24 @@ def yahoo_bars(
     if not got:
         reason = next(iter(given_up.values()))
         raise DataError(f"yfinance.tickers: none could be got from Yahoo. The first: {reason}.")
-    bars = pd.concat(
+    rows = pd.concat(
         [read_parquet(file).assign(symbol=symbols[t]) for t, file in got.items()], ignore_index=True
-    )
+    ).astype({"symbol": "string"})
     if not any(_may_pass(error) for error in errors.values()):
         shutil.rmtree(unfinished)
-    return bars.astype({"symbol": "string"})[[*COLUMNS, ADJUSTED_CLOSE]]
+    bars = rows[rows[NUMBERS].notna().any(axis=1)].reset_index(drop=True)
+    return bars[[*COLUMNS, ADJUSTED_CLOSE]], _actions(rows)
+
+
+def _actions(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the rows say of splits and dividends."""
+    found = []
+    for kind in ACTIONS.values():
+        told = rows[rows[kind] > 0] if kind in rows else rows.iloc[:0]
+        value = "ratio" if kind == "split" else "amount"
+        found.append(told[["symbol", "date"]].assign(kind=kind, **{value: told.get(kind)}))
+    actions = pd.concat(found, ignore_index=True).reindex(columns=list(TYPES)).astype(TYPES)
+    return actions.sort_values(ACTION_KEY, ignore_index=True)
 
 
 def _yahoo(cache: Path) -> Ask:
@@ -187,7 +218,7 @@ def _yahoo(cache: Path) -> Ask:
         # `yfinance.Ticker` would spend a second request on a ticker's time zone.
         history = PriceHistory(YfData(), ticker, EXCHANGE_ZONE)
         return history.history(
-            start=first, end=last + timedelta(days=1), auto_adjust=False, actions=False
+            start=first, end=last + timedelta(days=1), auto_adjust=False, actions=True
         )
 
     return ask
@@ -257,10 +288,15 @@ def _message(error: Exception) -> str:
 
 
 def _bars(ticker: str, answer: pd.DataFrame, first: date, last: date) -> pd.DataFrame:
-    """yfinance's frame (index: midnight in New York) in the raw schema, the symbol left to add."""
-    bars = answer[list(NAMES)].rename(columns=NAMES).astype("float64")
+    """yfinance's frame (index: midnight in New York) in the raw schema, with a column for each kind of
+    action; the symbol left to add."""
+    names = NAMES | {name: kind for name, kind in ACTIONS.items() if name in answer}
+    bars = answer[list(names)].rename(columns=names).astype("float64")
     bars["date"] = answer.index.tz_localize(None)
     bars = bars[bars["date"].between(pd.Timestamp(first), pd.Timestamp(last))]
-    if bars.empty:
+    # An action of a day without a bar stands in a row of its own.
+    nothing = (bars[NUMBERS].isna() | (bars[NUMBERS] == 0)).all(axis=1)
+    bars.loc[nothing, [*NUMBERS, ADJUSTED_CLOSE]] = float("nan")
+    if nothing.all():
         raise YFTickerMissingError(ticker, f"no bar from {first} to {last}", possibly_delisted=False)
     return bars

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.project import PROJECT
 from yfinance.exceptions import YFDataException, YFPricesMissingError, YFRateLimitError
 
-from pitwise.bars.landing import read_landing
+from pitwise.bars.landing import landings, read_landing
 from pitwise.bars.sources import yahoo
 from pitwise.bars.sources.yahoo import YahooParams, last_finished_session, yahoo_bars
 from pitwise.errors import DataError, ParamsError
@@ -50,6 +50,8 @@ def frame(days=SESSIONS, price: float = 10.0) -> pd.DataFrame:
         "Close": price + 1,
         "Adj Close": price / 2,
         "Volume": 100,
+        "Dividends": 0.0,
+        "Stock Splits": 0.0,
     }
     return pd.DataFrame(columns, index=index)
 
@@ -537,7 +539,10 @@ def through_yfinance(folder: Path, retries=2, tickers="[BRK.B]") -> tuple[pd.Dat
 def test_the_fake_answers_as_yfinance_does(tmp_path, http):
     http.charts = [chart()]
     answer = yahoo._yahoo(tmp_path)("BRK-B", date(2024, 7, 1), date(2024, 7, 5))
-    pd.testing.assert_frame_equal(answer, frame(), check_freq=False)
+    expected = frame()
+    expected.loc[expected.index[1], "Stock Splits"] = 4.0
+    expected.loc[expected.index[2], "Dividends"] = 0.5
+    pd.testing.assert_frame_equal(answer, expected, check_freq=False)
 
 
 def test_one_request_a_ticker_for_whole_days_in_new_york(tmp_path, http):
@@ -607,6 +612,33 @@ def test_a_load_lands_what_yahoo_answers_and_what_was_asked_for_is_whole(tmp_pat
     assert landing.covers == {"BRK.B": (date(2024, 6, 28), date(2024, 7, 5))}
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["landing", "raw"]
     assert [p.name for p in (tmp_path / "data/raw").iterdir()] == ["yfinance"]
+
+
+def test_splits_and_dividends_land_beside_the_bars_for_the_days_that_were_asked_for(tmp_path, http):
+    workspace = loading(tmp_path, tickers="[BRK.B]", start="2024-06-28")
+    http.charts = [chart()]
+    load(workspace, now=FRIDAY_NIGHT)
+    bars, actions = landings(workspace)
+    assert (actions.source, actions.basis) == ("yfinance_actions", "split_adjusted")
+    assert actions.received_at == bars.received_at
+    assert actions.covers == bars.covers
+    assert actions.rows.empty
+    assert actions.actions[["symbol", "date", "kind", "ratio", "amount"]].fillna(0).values.tolist() == [
+        ["BRK.B", pd.Timestamp("2024-07-02"), "split", 4.0, 0.0],
+        ["BRK.B", pd.Timestamp("2024-07-03"), "dividend", 0.0, 0.5],
+    ]
+
+
+def test_a_dividend_of_a_day_without_a_bar_is_an_action_and_no_bar(tmp_path):
+    answer = frame()
+    answer.loc[answer.index[2], ["Open", "High", "Low", "Close", "Adj Close", "Volume"]] = None
+    answer.loc[answer.index[2], "Dividends"] = 0.25
+    asked = params(tmp_path, tickers="[AAPL]")
+    bars, actions = yahoo.yahoo_market(
+        asked, tmp_path / "cache", ask=Yahoo(AAPL=[answer]), now=FRIDAY_NIGHT, sleep=lambda s: None
+    )
+    assert bars["date"].tolist() == [pd.Timestamp(d) for d in SESSIONS if d != "2024-07-03"]
+    assert actions["amount"].tolist() == [0.25]
 
 
 def test_tickers_of_a_load_may_come_from_a_file(tmp_path, http):
