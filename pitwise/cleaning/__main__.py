@@ -3,8 +3,10 @@
 import pandas as pd
 import pyarrow as pa
 
-from pitwise.bars.versions import known_bars, read_versions, unsealed_sessions
-from pitwise.cleaning.clean import CleanParams, cleaned_by_group, nothing_left
+from pitwise.bars.versions import known_actions, read_versions
+from pitwise.cleaning.as_of import judged_bars, with_the_past
+from pitwise.cleaning.clean import Cleaned, CleanParams, cleaned_by_group, nothing_left
+from pitwise.cleaning.cross_section import cross_section, tape, write_cross_section
 from pitwise.stage import load_params, run_stage
 from pitwise.workspace import Workspace, write_json, write_parquet
 
@@ -14,28 +16,35 @@ def main(workspace: Workspace) -> None:
     # A third of the memory, which millions of bars need.
     with pd.option_context("mode.copy_on_write", True):
         versions = read_versions(workspace, encoded=True)
-        raw = known_bars(versions)
-        unsealed = unsealed_sessions(raw, versions.seals)
-        del versions
+        judged = tape(versions)
+        market = cross_section(judged if params.verdicts == "all" else judged.iloc[:0])
+        del judged
+        raw = judged_bars(versions)
         rows_in, symbols, sessions = len(raw), 0, set()
         tables, refused, found = [], [], []
-        for bars, quarantine, events in cleaned_by_group(raw, params, unsealed=unsealed):
-            tables.append(pa.Table.from_pandas(bars, preserve_index=False))
-            refused.append(quarantine)
-            found.append(events)
-            symbols += bars["symbol"].nunique()
-            sessions.update(bars["date"].unique())
+        by_others = market if params.verdicts == "all" else None
+        for part in cleaned_by_group(raw, params, by_others, actions=known_actions(versions)):
+            tables.append(pa.Table.from_pandas(part.bars, preserve_index=False))
+            refused.append(part.quarantine)
+            found.append(part.events)
+            symbols += part.bars["symbol"].nunique()
+            sessions.update(part.bars["date"].unique())
         del raw
-    bars = pa.concat_tables(tables)
-    quarantine = pd.concat(refused).sort_index()
-    events = pd.concat(found)
-    if not len(bars):
-        raise nothing_left(quarantine, params)
+        bars, quarantine = pa.concat_tables(tables), pd.concat(refused).sort_index()
+        if not len(bars):
+            raise nothing_left(quarantine, params)
+        told = with_the_past(
+            Cleaned(pd.DataFrame(), quarantine, pd.concat(found)), versions, by_others, params
+        )
+    events = told.cleaned.events
     write_parquet(bars, workspace.clean_bars)
     write_parquet(quarantine, workspace.quarantine)
     write_parquet(events, workspace.events)
+    write_parquet(told.changes, workspace.changes)
+    write_cross_section(workspace, market)
     by_reason = quarantine["reason"].value_counts().sort_index()
-    by_kind = events["kind"].value_counts().sort_index()
+    standing = events[events["status"] != "withdrawn"]
+    by_kind = standing["kind"].value_counts().sort_index()
     write_json(
         {
             "rows_in": rows_in,

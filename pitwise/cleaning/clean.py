@@ -1,9 +1,14 @@
 """Raw bars to bars that can be trusted, and the rest to quarantine with a reason.
 
 Nothing is dropped silently: rows in = rows clean + rows quarantined.
+
+What becomes of a symbol's bars is a function of the bars that are known of it and of the cross-section
+of each session, which is fixed once the session is complete. So the past at any instant is what this
+function makes of the bars known then: no verdict looks further than that.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,39 +16,28 @@ import pandas as pd
 import pandera.pandas as pa
 from pydantic import Field
 
-from pitwise.bars.basis import on_last_basis
-from pitwise.bars.calendar import is_session, session_date
-from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, PRICES, in_order
-from pitwise.cleaning.adjustment import Steps, adjusted, vendor_steps, with_factors
-from pitwise.cleaning.bad_prints import (
-    GLITCHES,
-    WITHOUT_THE_MARKET,
-    GlitchParams,
-    bad_print,
-    glitch_events,
-    panics,
-    stale_by_then,
-    wicks,
-)
-from pitwise.cleaning.corporate_actions import (
-    EVENT_COLUMNS,
-    ActionParams,
-    absences,
-    lost_sessions,
-    moves,
-    new_companies,
-    segments,
-)
-from pitwise.cleaning.neighbours import Neighbours, market_moves
-from pitwise.cleaning.row_checks import reasons
+from pitwise.bars.basis import on_first_basis
+from pitwise.bars.calendar import is_session, session_close, session_date
+from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, PRICES
+from pitwise.cleaning.absences import AbsenceParams, absences, new_companies, segments
+from pitwise.cleaning.adjustment import steps, with_factors
+from pitwise.cleaning.cross_section import CopyParams, CrossSection, cross_section
+from pitwise.cleaning.events import DOLLARS, EVENT_KEY, LIFE, NEVER, event_table
+from pitwise.cleaning.groups import by_symbol
+from pitwise.cleaning.moves import MoveParams, moves
+from pitwise.cleaning.neighbours import Neighbours
+from pitwise.cleaning.row_checks import JUDGED_AT, KNOWN_AT, reasons
 from pitwise.errors import DataError
 from pitwise.stage import Params
 from pitwise.workspace import Workspace
 
 TOO_LITTLE_HISTORY = "too_little_history"
-EVENT_ORDER = ["symbol", "date", "kind"]
-GROUP = 1_000_000
-"""Bars judged at a time, more or less: what they need lies in memory."""
+GLITCHES = ("bad_print", "scale_error")
+"""Kinds of moves whose bars are set aside."""
+BELIEVED = ("split", "distribution", "spin_off", "symbol_reused")
+"""Kinds of a feed's or a vendor's events that explain a move."""
+APART = ("spin_off", "symbol_reused")
+"""Kinds of events that no history is joined across."""
 
 CLEAN_SCHEMA = pa.DataFrameSchema(
     {
@@ -69,19 +63,21 @@ class Cleaned(NamedTuple):
     """The clean ones as they were traded, sorted by symbol and date. `price_factor` and `share_factor`
     take splits and known dividends out: see `pitwise.bars.basis`."""
     quarantine: pd.DataFrame
-    """The rows set aside, as they came, with a `reason`."""
+    """The rows set aside, as they came, with a `reason` and the instant `since` which (UTC)."""
     events: pd.DataFrame
-    """What happened to the companies: symbol, date, kind, price_ratio, sessions, evidence."""
+    """What happened to the companies and their bars: see `pitwise.cleaning.events`."""
 
 
 class CleanParams(Params):
     min_history: int = Field(ge=1)
     split_step: float = Field(gt=1)
-    verdicts: Literal["all", "look_back", "off"]
-    """Which judgements beside the row checks and the vendor's adjustment: all, which see the whole
-    file; those that use only bars up to their own; or none."""
-    glitches: GlitchParams
-    actions: ActionParams
+    verdicts: Literal["all", "off"]
+    """Whether bars are judged by others, beside the row checks and the vendor's adjustment."""
+    copies: CopyParams
+    moves: MoveParams
+    absences: AbsenceParams
+    reference: Path | None
+    """Another source's bars, see `pitwise.reconcile`; they are no input of any verdict."""
 
 
 def clean(
@@ -89,22 +85,24 @@ def clean(
     params: CleanParams,
     earlier: Mapping[str, int] | None = None,
     unsealed: Collection[pd.Timestamp] = (),
+    market: CrossSection | None = None,
+    actions: pd.DataFrame | None = None,
 ) -> Cleaned:
     """Split raw bars into clean ones and quarantined ones, and find what happened to the companies.
 
-    With `verdicts` off or look_back, the bars of the first sessions and what is set aside of them are
-    the same whether later sessions are there or not, but for symbols that get `min_history` only later.
-
     Args:
-        raw: bars as they came; `adj_close` and `known_at` are optional.
+        raw: bars as they came; `adj_close`, `known_at` and `judged_at` are optional.
         earlier: clean sessions that a symbol had before `raw` begins; none where it is not named.
-        unsealed: sessions that are not complete: their bars are judged by the row checks alone, and
-            have no part in the judgement of others.
+        unsealed: sessions that are not complete, where there is no `judged_at`: their bars are judged
+            by the row checks alone, and have no part in the judgement of others.
+        market: each session's cross-section as it was when the session was complete; None: told from
+            `raw`.
+        actions: announced corporate actions, see `pitwise.bars.actions`.
 
     Raises:
         DataError: no row is left.
     """
-    cleaned = cleaned_or_nothing(raw, params, earlier, unsealed)
+    cleaned = cleaned_or_nothing(raw, params, earlier, unsealed, market, actions)
     if cleaned.bars.empty:
         raise nothing_left(cleaned.quarantine, params)
     return cleaned
@@ -115,15 +113,27 @@ def cleaned_or_nothing(
     params: CleanParams,
     earlier: Mapping[str, int] | None = None,
     unsealed: Collection[pd.Timestamp] = (),
+    market: CrossSection | None = None,
+    actions: pd.DataFrame | None = None,
 ) -> Cleaned:
     """As `clean`, but it is no error if no row is left."""
-    parts = zip(*cleaned_by_group(raw, params, earlier, unsealed), strict=True)
+    if JUDGED_AT not in raw:
+        raw = raw.assign(**{JUDGED_AT: _judged_at(raw, unsealed)})
+    if market is None and params.verdicts == "all":
+        market = cross_section(raw)
+    parts = zip(*cleaned_by_group(raw, params, market, earlier, actions), strict=True)
     bars, quarantine, events = (pd.concat(tables) for tables in parts)
     return Cleaned(
         bars.reset_index(drop=True),
         quarantine.sort_index().reset_index(drop=True),
         events.reset_index(drop=True),
     )
+
+
+def _judged_at(raw: pd.DataFrame, unsealed: Collection[pd.Timestamp]) -> pd.Series:
+    """When each bar is judged if its session is complete as soon as the bar is known."""
+    at = raw[KNOWN_AT] if KNOWN_AT in raw else session_close(raw["date"])
+    return at.mask(raw["date"].isin(list(unsealed)))
 
 
 def nothing_left(quarantine: pd.DataFrame, params: CleanParams) -> DataError:
@@ -137,99 +147,99 @@ def nothing_left(quarantine: pd.DataFrame, params: CleanParams) -> DataError:
 def cleaned_by_group(
     raw: pd.DataFrame,
     params: CleanParams,
+    market: CrossSection | None,
     earlier: Mapping[str, int] | None = None,
-    unsealed: Collection[pd.Timestamp] = (),
+    actions: pd.DataFrame | None = None,
 ) -> Iterator[Cleaned]:
     """As `clean`, some symbols after others, for millions of bars: at least once, by symbol.
 
-    A symbol's bars are judged by themselves and by what the market did, which is found first. The index
-    of the quarantine is the row in `raw`.
+    The index of the quarantine is the row in `raw`.
     """
-    groups = [_Symbols(rows, params, unsealed) for rows in _parts(raw)]
-    if params.verdicts == "look_back":
-        for group in groups:
-            group.refuse_stale()
-    if params.verdicts == "all":
-        seen = _Sessions.together(group.refuse_without_the_market() for group in groups)
-        market, panic = market_moves(seen.number, seen.log_return), panics(seen.number, seen.long_wick)
-        for group in groups:
-            group.refuse_bad_prints(market, panic)
-    for group in groups:
-        group.refuse_short_histories(earlier or {})
-    if params.verdicts != "all":
-        yield from (group.cleaned() for group in groups)
-        return
-    seen = _Sessions.together(group.on_last_basis() for group in groups)
-    market = market_moves(seen.number, seen.log_return)
-    seen = _Sessions.together(_Sessions.of(Neighbours(group.came())) for group in groups)
-    market_came = market_moves(seen.number, seen.log_return)
-    lost = lost_sessions(seen.number, seen.first, params.actions)
-    del seen
-    for group in groups:
-        bars, quarantine, events = group.cleaned(market)
-        events = pd.concat([events, group.missing_sessions(market_came, lost)], ignore_index=True)
-        yield Cleaned(bars, quarantine, events.sort_values(EVENT_ORDER, ignore_index=True))
+    for rows in by_symbol(raw):
+        symbols = _Symbols(rows, params, _of(actions, rows))
+        if market is not None:
+            symbols.refuse_copies(market)
+            symbols.judge_moves(market)
+        symbols.refuse_short_histories(earlier or {})
+        yield symbols.cleaned(market)
 
 
-class _Sessions(NamedTuple):
-    """What the market is told from; (n,) each, of bars by symbol and date."""
-
-    number: np.ndarray
-    """int16, of the session in the calendar."""
-    log_return: np.ndarray
-    first: np.ndarray
-    """True at a symbol's first bar."""
-    long_wick: np.ndarray
-
-    @classmethod
-    def of(cls, n: Neighbours, longest_wick: float = np.inf) -> "_Sessions":
-        return cls(n.session.astype("int16"), n.log_return, n.first, wicks(n) > longest_wick)
-
-    @classmethod
-    def together(cls, parts: Iterable["_Sessions"]) -> "_Sessions":
-        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+def _of(actions: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame | None:
+    if actions is None or actions.empty:
+        return None
+    actions = actions[actions["symbol"].isin(rows["symbol"].unique())]
+    return actions if len(actions) else None
 
 
 class _Symbols:
-    """The rows of some symbols on their way through the checks.
+    """The rows of some symbols on their way through the checks."""
 
-    From check to check it keeps the reasons alone, and makes the bars anew: they would fill the memory.
-    """
-
-    def __init__(self, raw: pd.DataFrame, params: CleanParams, unsealed: Collection[pd.Timestamp]):
-        self.raw, self.params = raw, params
+    def __init__(self, raw: pd.DataFrame, params: CleanParams, actions: pd.DataFrame | None):
+        self.raw, self.params, self.actions = raw, params, actions
         self.reason = reasons(raw).to_numpy(object, copy=True)
-        self.passed = self.reason == ""
-        self.sealed = ~raw["date"].isin(list(unsealed)).to_numpy()
+        self.known = _instants(raw[KNOWN_AT] if KNOWN_AT in raw else session_close(raw["date"]))
+        self.judged = _instants(raw[JUDGED_AT])
+        self.since = self.known.copy()
+        self.told: list[pd.DataFrame] = []
+        """Events of rows of `raw`: `row`, `kind`, the instants of `LIFE`, and what else is known."""
 
-    def refuse_stale(self) -> None:
-        at = np.flatnonzero(self.passed & self.sealed)
+    def _to_judge(self) -> np.ndarray:
+        """The rows of complete sessions that no check has refused yet."""
+        return np.flatnonzero((self.reason == "") & ~np.isnat(self.judged))
+
+    def _tell(
+        self,
+        events: pd.DataFrame,
+        first: np.ndarray,
+        confirmed: np.ndarray | np.datetime64 = NEVER,
+        withdrawn: np.ndarray | np.datetime64 = NEVER,
+    ) -> None:
+        life = dict(zip(LIFE, (first, confirmed, withdrawn), strict=True))
+        self.told.append(events.assign(**life))
+
+    def refuse_copies(self, market: CrossSection) -> None:
+        at = self._to_judge()
+        refused = market.refused(self.raw.iloc[at], self.params.copies)
+        rows = at[refused["row"].to_numpy(int)]
+        self.reason[rows] = refused["reason"].to_numpy(object)
+        # What carries a later session's prices was not known at its own close: it never was there.
+        self.since[rows] = np.where(refused["later"], self.known[rows], self.judged[rows])
+        refused = refused.rename(columns={"reason": "kind"}).assign(
+            row=rows, told_by="prices", price_ratio=np.nan
+        )
+        self._tell(refused.drop(columns="later"), self.since[rows], self.since[rows])
+
+    def judge_moves(self, market: CrossSection) -> None:
+        at = self._to_judge()
         bars = self.raw.iloc[at]
-        stale = stale_by_then(bars, Neighbours(bars).first, self.params.glitches.stale_bars)
-        self.reason[at[stale]] = "stale"
-
-    def refuse_without_the_market(self) -> _Sessions:
-        at, bars = self._to_judge()
-        n = Neighbours(bars)
-        for name, refuses in WITHOUT_THE_MARKET.items():
-            refused = refuses(n, self.params.glitches)
-            if refused.any():
-                self.reason[at[refused]] = name
-                at, bars = at[~refused], bars[~refused]
-                n = Neighbours(bars)
-        return _Sessions.of(n, self.params.glitches.min_move)
-
-    def refuse_bad_prints(self, market: np.ndarray, panic: np.ndarray) -> None:
-        at, bars = self._to_judge()
-        refused = bad_print(Neighbours(bars, market), self.params.glitches, panic)
-        self.reason[at[refused]] = "bad_print"
-
-    def _to_judge(self) -> tuple[np.ndarray, pd.DataFrame]:
-        """The rows of complete sessions that no check has refused yet, and their bars, adjusted."""
-        at = np.flatnonzero(self.passed & self.sealed)
-        bars = adjusted(self.raw.iloc[at], self.params.split_step, hindsight=True)
-        left = self.reason[at] == ""
-        return (at, bars) if left.all() else (at[left], bars[left])
+        taken, known = steps(bars, self.params.split_step, self.actions)
+        comparable = with_factors(bars, taken, Neighbours(bars).run)
+        n = Neighbours(on_first_basis(comparable))
+        # Of a vendor who has shown any step of this symbol by then, who hardly misses the next.
+        adjusted = (
+            (bars[ADJUSTED_CLOSE] != bars["close"]).to_numpy() if ADJUSTED_CLOSE in bars else False
+        )
+        found = moves(n, market.market, self.params.moves, adjusted)
+        own = comparable["price_factor"].to_numpy()[found["row"]]
+        found[DOLLARS] = found[DOLLARS].div(own, axis=0)
+        told, stands = _settled(found, self.judged[at])
+        for i in np.flatnonzero(found["kind"].isin(GLITCHES) & (found["settled"] >= 0)):
+            rows = at[found["row"].iat[i] : found["row"].iat[i] + found["sessions"].iat[i]]
+            self.reason[rows], self.since[rows] = found["kind"].iat[i], stands[i]
+        # What was announced, or the vendor counts, is believed first.
+        believed = known.loc[known["kind"].isin(BELIEVED), "row"]
+        news = ~(found["row"].isin(believed) & ~found["kind"].isin(GLITCHES)).to_numpy()
+        found = found.assign(row=at[found["row"].to_numpy(int)], told_by="prices")
+        same = (found["kind"] == found["suspected"]).to_numpy()
+        self._tell(found[same & news], told[same & news], stands[same & news])
+        other = found[~same & news]
+        told, stands = told[~same & news], stands[~same & news]
+        ratio = other["close"] / other["close_before"]
+        # What was not odd at its own close was not told of there.
+        odd = (other["suspected"] != "").to_numpy()
+        guess = other.assign(kind=other["suspected"], price_ratio=ratio, confidence=np.nan, sessions=1)
+        self._tell(guess[odd], told[odd], withdrawn=stands[odd])
+        self._tell(other, stands, stands)
 
     def refuse_short_histories(self, earlier: Mapping[str, int]) -> None:
         at = np.flatnonzero(self.reason == "")
@@ -239,112 +249,110 @@ class _Symbols:
             history += symbol.astype(object).map(earlier).fillna(0).astype(int)
         self.reason[at[(history < self.params.min_history).to_numpy()]] = TOO_LITTLE_HISTORY
 
-    def on_last_basis(self) -> _Sessions:
-        bars, sealed = self._kept()
-        steps, _ = vendor_steps(bars, self.params.split_step, hindsight=True)
-        return _Sessions.of(Neighbours(_basis(bars, steps, sealed)))
-
-    def _kept(self) -> tuple[pd.DataFrame, np.ndarray]:
-        """The bars that passed all checks; and (n,) bool, which are of complete sessions."""
-        kept = self.reason == ""
-        bars = self.raw[kept].reset_index(drop=True)
-        return bars.astype({"date": "datetime64[us]"}), self.sealed[kept]
-
-    def cleaned(self, market: np.ndarray | None = None) -> Cleaned:
-        kept, sealed = self._kept()
+    def cleaned(self, market: CrossSection | None) -> Cleaned:
         refused = self.reason != ""
-        quarantine = self.raw[refused].assign(reason=self.reason[refused]).astype({"symbol": "string"})
-        assert len(kept) + len(quarantine) == len(self.raw)
-        bars, events = _with_actions(kept, sealed, self.params, market)
-        judged = self.passed & self.sealed
-        before = self.raw[judged]
-        glitches = np.where(np.isin(self.reason[judged], GLITCHES), self.reason[judged], "")
-        events = pd.concat([events, _named(glitch_events(before, glitches), before)], ignore_index=True)
+        # What happened to a company is told before it has the history that a window needs.
+        young = self.reason == TOO_LITTLE_HISTORY
+        kept = np.flatnonzero(~refused | young)
+        bars = self._with_actions(kept, market)[~young[kept]]
+        quarantine = self.raw[refused].assign(
+            reason=self.reason[refused], since=_utc(self.since[refused])
+        )
+        assert len(bars) + len(quarantine) == len(self.raw)
+        events = [self._named(table) for table in self.told]
+        if market is not None:
+            events.append(self._missing_sessions(market))
         return Cleaned(
             CLEAN_SCHEMA.validate(bars[list(CLEAN_SCHEMA.columns)].astype({"symbol": "string"})),
-            quarantine,
-            events.sort_values(EVENT_ORDER, ignore_index=True),
+            quarantine.drop(columns=JUDGED_AT).astype({"symbol": "string"}),
+            pd.concat(events).sort_values(EVENT_KEY, kind="stable", ignore_index=True),
         )
 
-    def came(self) -> pd.DataFrame:
-        """One row of each session of which any came, even one that was set aside."""
+    def _with_actions(self, kept: np.ndarray, market: CrossSection | None) -> pd.DataFrame:
+        """The bars that passed all checks, with their factors and segments."""
+        bars = self.raw.iloc[kept].reset_index(drop=True).astype({"date": "datetime64[us]"})
+        n = Neighbours(bars)
+        taken, known = steps(bars, self.params.split_step, self.actions)
+        breaks = np.zeros(len(bars), bool)
+        if market is not None:
+            breaks = new_companies(n, self.params.absences)
+        for events in self.told:
+            stand = events[~np.isnat(events["confirmed_at"].to_numpy())]
+            split = stand[stand["kind"] == "split"]
+            at, inside = _first_kept(split["row"].to_numpy(int), kept, n.first)
+            np.divide.at(taken.price, at, split["price_ratio"].to_numpy()[inside])
+            np.divide.at(taken.shares, at, split["price_ratio"].to_numpy()[inside])
+            apart = stand.loc[stand["kind"].isin(APART), "row"].to_numpy(int)
+            breaks[_first_kept(apart, kept, n.first)[0]] = True
+        breaks[known.loc[known["kind"].isin(APART), "row"].to_numpy(int)] = True
+        rows = kept[known["row"].to_numpy(int)]
+        withdrawn = np.full(len(known), NEVER)
+        back = known["takes_back"].to_numpy(int)
+        for row, undone in zip(rows[back >= 0], back[back >= 0], strict=True):
+            withdrawn[(known["row"] == undone).to_numpy()] = self.known[row]
+        known = known.drop(columns="takes_back").assign(row=rows)
+        self._tell(known, self.known[rows], self.known[rows], withdrawn)
+        return with_factors(bars, taken, n.run).assign(segment=segments(breaks, n.first))
+
+    def _missing_sessions(self, market: CrossSection) -> pd.DataFrame:
+        """The events of sessions for which no row came at all, not even one that was set aside."""
         raw = self.raw
-        came = raw[self.sealed & raw["symbol"].notna().to_numpy() & is_session(raw["date"])]
-        came = came.drop_duplicates(BAR_KEY, ignore_index=True)
+        there = ~np.isnat(self.judged) & raw["symbol"].notna().to_numpy() & is_session(raw["date"])
+        came = raw[there].assign(row=np.flatnonzero(there)).drop_duplicates(BAR_KEY)
         came[PRICES] = came[PRICES].where((came[PRICES] > 0) & (came[PRICES] < np.inf))
-        return came
+        away = absences(Neighbours(came), self.params.absences, market.lost(self.params.absences))
+        rows = came["row"].to_numpy()[away["row"].to_numpy(int)]
+        day = session_date(away["first"].to_numpy())
+        told = self.judged[rows]
+        life = {"first_known": told, "confirmed_at": told, "withdrawn_at": NEVER}
+        return self._named(away.assign(row=rows, told_by="prices", **life)).assign(date=day)
 
-    def missing_sessions(self, market: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
-        """The events of sessions for which no row came at all."""
-        came = self.came()
-        away = absences(Neighbours(came, market), self.params.actions, lost)
-        return _named(away, came).assign(date=session_date(away["first"].to_numpy()))
-
-
-def _parts(raw: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The rows by symbol and date, about `GROUP` at a time; the index is the row in `raw`."""
-    symbol = raw["symbol"].astype("category")
-    symbol = symbol.cat.reorder_categories(symbol.cat.categories.sort_values())
-    raw = raw.reset_index(drop=True)
-    raw["symbol"] = symbol.array
-    codes, dates = raw["symbol"].cat.codes.to_numpy(), raw["date"].to_numpy()
-    ahead = (codes[1:] > codes[:-1]) | ((codes[1:] == codes[:-1]) & (dates[1:] >= dates[:-1]))
-    if not ahead.all() or (codes < 0).any():
-        raw = in_order(raw)
-        codes = raw["symbol"].cat.codes.to_numpy()
-    begins = np.append(0, np.flatnonzero(codes[1:] != codes[:-1]) + 1)
-    begins = begins[np.unique(begins // GROUP, return_index=True)[1]]
-    for start, end in zip(begins, np.append(begins[1:], len(raw)), strict=True):
-        yield raw.iloc[start:end]
+    def _named(self, told: pd.DataFrame) -> pd.DataFrame:
+        rows = self.raw[BAR_KEY].iloc[told["row"].to_numpy(int)]
+        columns = told.drop(columns=["row", "first", "settled", "suspected"], errors="ignore")
+        return event_table(
+            symbol=rows["symbol"].astype("string").array,
+            date=rows["date"].array,
+            **{name: column.array for name, column in columns.items()},
+        )
 
 
-def _basis(bars: pd.DataFrame, steps: Steps, sealed: np.ndarray) -> pd.DataFrame:
-    """The bars of complete sessions, adjusted."""
-    bars = with_factors(bars, steps, Neighbours(bars).run)
-    return on_last_basis(bars if sealed.all() else bars[sealed])
-
-
-def _with_actions(
-    bars: pd.DataFrame, sealed: np.ndarray, params: CleanParams, market: np.ndarray | None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Bars with their factors and segments; and the events.
+def _settled(found: pd.DataFrame, judged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """When each move was told, and when its kind stood, NaT where it does not yet.
 
     Args:
-        bars: as traded, sorted, free of glitches.
-        sealed: (n,) bool, of complete sessions: the others have no part in inference.
-        market: of verdicts that see the whole file, see `market_moves`.
+        judged: (n,) the instants at which the bars were judged; all that a verdict needs must be.
     """
-    n = Neighbours(bars)
-    steps, vendor = vendor_steps(bars, params.split_step, hindsight=params.verdicts == "all")
-    breaks = np.zeros(len(bars), bool)
-    found = vendor.iloc[:0]
-    if params.verdicts != "off":
-        breaks = new_companies(n, params.actions) & sealed
-    if params.verdicts == "all":
-        judged = np.flatnonzero(sealed)
-        basis = Neighbours(_basis(bars, steps, sealed), market)
-        found = moves(basis, params.actions, adjusted=ADJUSTED_CLOSE in bars)
-        found["row"] = judged[found["row"].to_numpy(int)]
-        splits = found[found["kind"] == "split"]
-        at = splits["row"].to_numpy(int)
-        steps.price[at] /= splits["price_ratio"]
-        steps.shares[at] /= splits["price_ratio"]
-        breaks[found.loc[found["kind"] == "spin_off", "row"].to_numpy(int)] = True
-    bars = with_factors(bars, steps, n.run).assign(segment=segments(breaks, n.first))
-    return bars, pd.concat([_named(vendor, bars), _named(found, bars)], ignore_index=True)
+    row, settled = found["row"].to_numpy(int), found["settled"].to_numpy(int)
+    told = judged[row]
+    stands = told.copy()
+    for ahead in range(1, settled.max(initial=0) + 1):
+        later = np.flatnonzero(settled >= ahead)
+        stands[later] = np.maximum(stands[later], judged[row[later] + ahead])
+    stands[settled < 0] = NEVER
+    return told, stands
 
 
-def _named(found: pd.DataFrame, bars: pd.DataFrame) -> pd.DataFrame:
-    """Events with the symbol and date of their row."""
-    at = found["row"].to_numpy(int)
-    return pd.DataFrame(
-        {
-            "symbol": bars["symbol"].iloc[at].astype("string").array,
-            "date": bars["date"].array[at],
-            "kind": found["kind"].astype("string").array,
-            "price_ratio": found["price_ratio"].to_numpy("float64"),
-            "sessions": found["sessions"].to_numpy("int64") if "sessions" in found else 1,
-            "evidence": found["evidence"].astype("string").array,
-        },
-        columns=EVENT_COLUMNS,
-    )
+def _first_kept(rows: np.ndarray, kept: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first kept bar from each row on, and (m,) bool which of the rows have one.
+
+    Those of a symbol's first kept bar, or of none, are left out.
+
+    Args:
+        rows: of the raw bars, ascending.
+        kept: the rows of the kept bars.
+        first: (n,) bool, kept bars that are their symbol's first.
+    """
+    at = np.searchsorted(kept, rows)
+    inside = at < len(kept)
+    inside[inside] = ~first[at[inside]]
+    return at[inside], inside
+
+
+def _instants(column: pd.Series) -> np.ndarray:
+    """datetime64[us] in UTC."""
+    return column.dt.tz_convert(None).to_numpy("datetime64[us]")
+
+
+def _utc(instants: np.ndarray) -> pd.arrays.DatetimeArray:
+    return pd.Series(instants).dt.tz_localize("UTC").array

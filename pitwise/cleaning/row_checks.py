@@ -10,6 +10,8 @@ from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, COLUMNS, PRICES
 
 KNOWN_AT = "known_at"
 """Optional: the instant (UTC) from which a row was known; without it a row is judged as of now."""
+JUDGED_AT = "judged_at"
+"""The instant (UTC) from which other bars may bear upon a row; NaT where its session is not complete."""
 Check = Callable[[pd.DataFrame], np.ndarray]
 CHECKS: dict[str, Check] = {
     "missing": lambda b: (

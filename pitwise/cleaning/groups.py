@@ -1,0 +1,28 @@
+"""Raw bars by symbol, some at a time."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from pitwise.bars.schema import in_order
+
+GROUP = 1_000_000
+"""Bars judged at a time, more or less: what they need lies in memory."""
+
+
+def by_symbol(raw: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The rows by symbol and date, about `GROUP` at a time; the index is the row in `raw`."""
+    symbol = raw["symbol"].astype("category")
+    symbol = symbol.cat.reorder_categories(symbol.cat.categories.sort_values())
+    raw = raw.reset_index(drop=True)
+    raw["symbol"] = symbol.array
+    codes, dates = raw["symbol"].cat.codes.to_numpy(), raw["date"].to_numpy()
+    ahead = (codes[1:] > codes[:-1]) | ((codes[1:] == codes[:-1]) & (dates[1:] >= dates[:-1]))
+    if not ahead.all() or (codes < 0).any():
+        raw = in_order(raw)
+        codes = raw["symbol"].cat.codes.to_numpy()
+    begins = np.append(0, np.flatnonzero(codes[1:] != codes[:-1]) + 1)
+    begins = begins[np.unique(begins // GROUP, return_index=True)[1]]
+    for start, end in zip(begins, np.append(begins[1:], len(raw)), strict=True):
+        yield raw.iloc[start:end]
