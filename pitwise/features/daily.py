@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from pitwise.bars.basis import on_first_basis
 from pitwise.bars.calendar import session_close
-from pitwise.bars.schema import PRICES
 from pitwise.features.indicators import BARS, FEATURES, compute
 
 FACTORS = ["price_factor", "share_factor"]
@@ -24,9 +24,7 @@ def daily_features(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
         `share_factor` and `segment`, row for row with `bars`; a feature without enough history is NaN.
     """
     price, shares = (bars[name].to_numpy("float64") for name in FACTORS)
-    comparable = bars.assign(volume=bars["volume"] / shares)
-    comparable[PRICES] = bars[PRICES].mul(price, axis=0)
-    features = compute(comparable, progress)
+    features = compute(on_first_basis(bars), progress)
     for feature in FEATURES:
         if feature in BARS:
             features[feature.name] = bars[feature.name].to_numpy("float64")

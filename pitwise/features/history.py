@@ -8,7 +8,7 @@ at an instant are the table as it stood then.
 import numpy as np
 import pandas as pd
 
-from pitwise.bars.schema import NUMBERS
+from pitwise.bars.schema import NUMBERS, came_late
 
 KEYS = ["symbol", "event_timestamp"]
 CREATED = "created_timestamp"
@@ -53,17 +53,6 @@ def revisions(history: pd.DataFrame) -> pd.DataFrame:
         new_volume=new["volume"],
         features_moved=moved.sum(axis=1).to_numpy("int64"),
     )
-
-
-def came_late(rows: pd.DataFrame, known: str) -> np.ndarray:
-    """(n,) bool: rows that became known after a later row of their symbol.
-
-    Args:
-        rows: `symbol` and the instant `known`, in order of symbol and session.
-    """
-    instants = rows[known].to_numpy("datetime64[us]").astype("int64")
-    backwards = pd.Series(instants[::-1]).groupby(pd.factorize(rows["symbol"])[0][::-1], sort=False)
-    return instants > backwards.cummin().to_numpy()[::-1]
 
 
 def _features(table: pd.DataFrame) -> list[str]:

@@ -1,10 +1,10 @@
 """The market's last bars as they stand live, through the checks and formulas of the batch path.
 
 A bar of a session that is not sealed yet bears upon its own symbol alone: it passes the checks of a
-row, and its features follow from the symbol's bars before it. When the session is sealed, the last bars
-of *all* symbols are cleaned once, by the batch path's own `clean`, and what comes out differently is
-computed anew. So it is where a bar of a sealed session comes late, is corrected or withdrawn. What is
-older than any check reaches back stays as it was.
+row, and its features follow from the symbol's bars before it. When the session is sealed, its
+cross-section is fixed, the last bars of its symbols are cleaned once, by the batch path's own `clean`,
+and what comes out differently is computed anew. A bar of a sealed session that comes late, is corrected
+or withdrawn costs its own symbol alone. What is older than any check reaches back stays as it was.
 
 Clean bars hold the prices as they were traded, and their factors count up from a symbol's first
 session. So no split and no dividend changes anything before it, and the factors of the last bars go on
@@ -13,13 +13,14 @@ from those that the batch path has found.
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from pitwise.bars.calendar import (
+    is_session,
     next_session,
     session_close,
     session_date,
@@ -28,8 +29,10 @@ from pitwise.bars.calendar import (
 )
 from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, COLUMNS, NUMBERS, in_order
 from pitwise.bars.seals import day_number, sealed
-from pitwise.bars.versions import BarVersions, known_bars
-from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.bars.versions import BarVersions, known_actions, known_bars
+from pitwise.cleaning import copies
+from pitwise.cleaning.clean import Cleaned, CleanParams, cleaned_or_nothing
+from pitwise.cleaning.cross_section import CrossSection, tape
 from pitwise.cleaning.row_checks import reasons
 from pitwise.features.daily import FACTORS, daily_features
 from pitwise.features.history import CREATED, KEYS
@@ -37,10 +40,10 @@ from pitwise.features.indicators import NAMES, TAIL
 from pitwise.features.versions import ROUNDING
 from pitwise.features.windows import WindowRows, packed, window_ends
 
-LOOK_BACK = 80
-"""Bars before a bar that decide on it: 60 tell a day's noise, the rest is to spare."""
-LOOK_AHEAD = 50
-"""Bars after a bar that may still decide on it: 30 tell its usual volume, the rest is to spare."""
+LOOK_BACK = copies.LOOK_BACK + 5
+"""Bars before a bar that decide on it: it may be a copy of one of so many, the rest is to spare."""
+LOOK_AHEAD = 15
+"""Bars after a bar that may still decide on it: five settle a move, the rest is to spare."""
 VALUES = [*NAMES, *FACTORS, "segment"]
 """What a version of a feature row holds."""
 CAME = ["symbol", "date", "known_at", "withdrawn"]
@@ -81,6 +84,10 @@ class State:
     """Clean bars."""
     daily: pd.DataFrame
     """Their features as Feast's offline store has them, with `created_timestamp`."""
+    market: CrossSection | None = None
+    """The cross-section of each session; None with the verdicts switched off."""
+    suspects: Mapping[str, str] = field(default_factory=dict)
+    """Symbols with a bar whose verdict is provisional, and the kind of event it seems to be."""
 
 
 class Changes(NamedTuple):
@@ -92,7 +99,9 @@ class Changes(NamedTuple):
     """All held feature rows of each symbol that has a new version."""
     versions: Versions
     aside: dict[tuple[str, pd.Timestamp], str]
-    """The reason of each bar set aside, where the market was cleaned anew."""
+    """The reason of each bar set aside, where bars were judged anew."""
+    suspects: dict[str, str]
+    """As in `State`, after the change."""
 
 
 class LiveMarket:
@@ -118,10 +127,13 @@ class LiveMarket:
         self.params, self.window = params, window
         self.correction_sessions, self.seal_coverage = correction_sessions, seal_coverage
         held = window + correction_sessions + LOOK_AHEAD
-        # Twice as many raw ones, for the bars of a symbol that is often halted lie further back.
-        recent = _recent(versions.bars, 2 * (held + LOOK_BACK))
+        # More raw ones, for the bars of a symbol that is often halted lie further back.
+        recent = _recent(versions.bars, 2 * held + LOOK_BACK)
         self._versions = _by_symbol(recent)
-        self._factors = versions.factors
+        self._factors, self._actions = versions.factors, known_actions(versions)
+        self._market = state.market
+        self.suspects = dict(state.suspects)
+        """Symbols with a bar whose verdict is provisional, and the kind of event it seems to be."""
         raw = known_bars(versions._replace(bars=recent))
         self.columns = [*COLUMNS, *([ADJUSTED_CLOSE] if ADJUSTED_CLOSE in raw else [])]
         self._raw = _by_symbol(raw[[*self.columns, "known_at"]])
@@ -137,7 +149,8 @@ class LiveMarket:
         """Of each symbol with a recent whole window: how many sessions it leaves out."""
 
         over = versions.seals["sealed_at"] <= pd.Timestamp.now("UTC")
-        self.sealed: pd.Timestamp = versions.seals.loc[over, "date"].max()
+        self._seals = versions.seals[over]
+        self.sealed: pd.Timestamp = self._seals["date"].max()
         """The newest sealed session; every session before it is sealed too."""
         came = recent.loc[recent["date"] >= self.sealed, CAME]
         self._came = dict.fromkeys(self._versions, came.iloc[:0]) | _by_symbol(came)
@@ -235,6 +248,15 @@ class LiveMarket:
                         return date
         return pd.Timestamp(0)
 
+    def _newest_of_all(self, names: Collection[str], market: pd.Timestamp) -> dict[str, pd.Timestamp]:
+        """As `_newest_of`, where their last bars are of sessions as a rule."""
+        held = {name: self._bars[name] for name in names if name in self._bars}
+        days = {name: rows["date"].iat[-1] for name, rows in held.items() if len(rows)}
+        last = pd.Series(days, dtype="datetime64[us]")
+        plain = last[(last <= market) & is_session(last)]
+        rest = {name: self._newest_of(name, market) for name in names if name not in plain.index}
+        return plain.to_dict() | rest
+
     def _kind(self, bar: Any) -> str:
         """new | late | repeated | corrected, of a bar that passes."""
         values = tuple(bar)[2:]
@@ -308,7 +330,7 @@ class LiveMarket:
         if versions.empty:
             return 0
         market = self._newest_session()
-        newest = {name: self._newest_of(name, market) for name in versions["symbol"].unique()}
+        newest = self._newest_of_all(versions["symbol"].unique(), market)
         numbers = session_number(versions["symbol"].map(newest))
         near = numbers - session_number(versions["date"]) <= self.correction_sessions
         near = near & versions["symbol"].isin(self.symbols).to_numpy()
@@ -318,6 +340,13 @@ class LiveMarket:
     def has_bars(self, date: pd.Timestamp) -> bool:
         """Whether a session that is not sealed has bars, and so have those between."""
         return self.sealed < date <= self._newest_session()
+
+    def _before(self, newest: pd.Timestamp) -> pd.DataFrame:
+        """The last bars of all symbols up to a session, each as it was known when its own was sealed."""
+        start = _sessions_before(newest, LOOK_BACK)
+        tails = [_between(rows, start, newest) for rows in self._versions.values()]
+        versions = pd.concat([rows for rows in tails if len(rows)], ignore_index=True)
+        return tape(BarVersions(versions, self._factors, self._seals))
 
     def _judge_from(self, date: pd.Timestamp) -> None:
         self._open = date if self._open is None else min(self._open, date)
@@ -334,19 +363,32 @@ class LiveMarket:
         came = pd.concat(self._came.values(), keys=range(len(self._came)))
         if not (came["date"] > self.sealed).any():
             return None
+        known = came["known_at"].dt.tz_convert(None).to_numpy("datetime64[us]").astype("int64")
+        # All that has come by now is known when a person seals.
+        by_hand = {} if explicit is None else {day_number(explicit): int(known.max())}
+        since = self._seals.loc[self._seals["date"] == self.sealed, "sealed_at"]
+        since = since.dt.tz_convert(None).to_numpy("datetime64[us]").astype("int64")[0]
+        known = _known_after(known, came["date"], self.sealed, since)
         seals = sealed(
             came.index.get_level_values(0).to_numpy(),
             came["date"].to_numpy("datetime64[D]").astype("int64"),
-            came["known_at"].dt.tz_convert(None).to_numpy("datetime64[us]").astype("int64"),
+            known,
             came["withdrawn"].to_numpy(bool),
-            {day_number(session): 0 for session in (self.sealed, explicit) if session is not None},
+            {day_number(self.sealed): int(since)} | by_hand,
             set(),
             self.seal_coverage,
         )
         newest = seals.loc[seals["sealed_at"] <= pd.Timestamp.now("UTC"), "date"].max()
         if not newest > self.sealed:
             return None
-        self._judge_from(came.loc[came["date"] > self.sealed, "date"].min())
+        fresh = came[(came["date"] > self.sealed) & (came["date"] <= newest)]
+        self._judge_from(fresh["date"].min())
+        names = list(self._came)
+        self._changed.update(names[i] for i in set(fresh.index.get_level_values(0)))
+        sealed_now = seals[(seals["date"] > self.sealed) & (seals["date"] <= newest)]
+        self._seals = pd.concat([self._seals, sealed_now], ignore_index=True)
+        if self._market is not None:
+            self._market = self._market.extended(self._before(newest))
         self.sealed = newest
         self._came = {name: rows[rows["date"] >= newest] for name, rows in self._came.items()}
         return newest
@@ -360,10 +402,11 @@ class LiveMarket:
                 All are computed anew, and the newest go online again.
         """
         aside: dict[tuple[str, pd.Timestamp], str] = {}
+        suspects = self.suspects
         if self._open is None:
             bars = self._carried_on(self._changed)
         else:
-            bars, aside = self._judged_again()
+            bars, aside, suspects = self._judged_again()
         fresh = bars
         changed_from = self._changed_from(bars)
         if in_doubt:
@@ -371,7 +414,7 @@ class LiveMarket:
             begin = {name: rows["event_timestamp"].iloc[0] for name, rows in self._daily.items()}
             changed_from = {name: begin.get(name, _EVER) for name in fresh.keys() | begin.keys()}
         daily, versions = self._featured(fresh, changed_from, now, in_doubt)
-        return Changes(bars, daily, versions, aside)
+        return Changes(bars, daily, versions, aside, suspects)
 
     def accept(self, changes: Changes) -> None:
         """The changes are in the store: make them the state."""
@@ -383,6 +426,7 @@ class LiveMarket:
         if changes.daily:
             rows = pd.concat(changes.daily.values(), ignore_index=True)
             self.missing_sessions |= missing_sessions(rows, self.window)
+        self.suspects = changes.suspects
         self._changed, self._open = set(), None
 
     def _carried_on(self, names: Collection[str]) -> dict[str, pd.DataFrame]:
@@ -403,41 +447,45 @@ class LiveMarket:
         fresh = self._clean(tail, dict.fromkeys(names, self.params.min_history)).bars
         return bars | _spliced(bars, fresh, self.sealed + pd.Timedelta(days=1))
 
-    def _judged_again(self) -> tuple[dict[str, pd.DataFrame], dict[tuple[str, pd.Timestamp], str]]:
-        """The clean bars of all symbols, the last ones cleaned anew; and those set aside."""
+    def _judged_again(
+        self,
+    ) -> tuple[dict[str, pd.DataFrame], dict[tuple[str, pd.Timestamp], str], dict[str, str]]:
+        """The clean bars of the symbols that changed, the last ones cleaned anew; the reasons of those
+        set aside; and the suspects."""
         assert self._open is not None
-        cut = _sessions_before(self._open, LOOK_AHEAD)
-        start = _sessions_before(cut, LOOK_BACK)
+        recent = _sessions_before(self._open, LOOK_AHEAD)
+        tails, earlier = [], {}
+        cuts: dict[pd.Timestamp, dict[str, pd.DataFrame]] = {}
         for name in self._changed:
-            before = self._raw[name]["date"]
-            before = before[before < cut].iloc[-LOOK_BACK:]
-            start = min([start, *before.iloc[:1]])
-        raw = pd.concat(self._raw.values(), ignore_index=True)
-        tail = raw[raw["date"] >= start]
-        held = pd.concat(self._bars.values(), ignore_index=True)
-        earlier = held.loc[held["date"] < start, "symbol"].value_counts().to_dict()
-        cleaned = self._clean(tail, earlier)
-
-        # A symbol that was away has too few bars here to be judged again.
-        size = tail[tail["date"] < cut].groupby("symbol").size().to_dict()
-        begins = held.groupby("symbol")["date"].min().to_dict()
-        judged = {
-            name
-            for name in {*tail["symbol"].dropna(), *self._changed}
-            if name in self._changed
-            or size.get(name, 0) >= LOOK_BACK // 4 * 3
-            or begins.get(name, start) >= start
-        }
-        bars = {name: self._bars.get(name, self._no_bars) for name in judged}
-        quarantine = cleaned.quarantine
+            raw = self._raw[name]
+            held = self._bars.get(name, self._no_bars)
+            # A symbol that was halted has the bars to be judged further back.
+            cut = min([recent, *_last_before(held, self._open, LOOK_AHEAD)])
+            cuts.setdefault(cut, {})[name] = held
+            start = _sessions_before(cut, LOOK_BACK)
+            begin = min([start, *_last_before(raw, cut, LOOK_BACK)])
+            tails.append(raw[raw["date"] >= begin])
+            earlier[name] = int((held["date"] < begin).sum())
+        cleaned = self._clean(pd.concat(tails, ignore_index=True), earlier)
+        bars: dict[str, pd.DataFrame] = {}
+        for cut, of_symbols in cuts.items():
+            bars |= _spliced(of_symbols, cleaned.bars, cut)
+        quarantine, events = cleaned.quarantine, cleaned.events
         aside = zip(quarantine["symbol"], quarantine["date"], quarantine["reason"], strict=True)
-        return _spliced(bars, cleaned.bars, cut), {
-            (symbol, date): reason for symbol, date, reason in aside
-        }
+        doubted = events[events["status"] == "provisional"]
+        suspects = {k: v for k, v in self.suspects.items() if k not in self._changed}
+        suspects |= dict(zip(doubted["symbol"], doubted["kind"], strict=True))
+        return (
+            bars,
+            {(symbol, date): reason for symbol, date, reason in aside},
+            suspects,
+        )
 
-    def _clean(self, raw: pd.DataFrame, earlier: dict[str, int]):
+    def _clean(self, raw: pd.DataFrame, earlier: dict[str, int]) -> Cleaned:
+        """The bars, cleaned; it is no error if none is left."""
         dates = raw.loc[raw["date"] > self.sealed, "date"]
-        return clean(raw, self.params, earlier, list(dates.drop_duplicates()))
+        open_sessions = list(dates.drop_duplicates())
+        return cleaned_or_nothing(raw, self.params, earlier, open_sessions, self._market, self._actions)
 
     def _changed_from(self, bars: Mapping[str, pd.DataFrame]) -> dict[str, pd.Timestamp]:
         """Close of each symbol's first session whose clean bar differs from the one held."""
@@ -512,6 +560,7 @@ class LiveMarket:
 
 
 _EVER = pd.Timestamp(0, tz="UTC")
+_NEVER = day_number(pd.Timestamp("2262-01-01")) * 86_400_000_000
 
 
 def missing_sessions(daily: pd.DataFrame, window: int) -> dict[str, int]:
@@ -664,6 +713,23 @@ def _as_held(fresh: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
     return fresh.assign(**dict(zip(NAMES, values.T, strict=True)))
 
 
+def _known_after(known: np.ndarray, dates: pd.Series, sealed: pd.Timestamp, since: int) -> np.ndarray:
+    """The instants at which bars bear upon the next seals, the newest one being given; (n,) int.
+
+    The sealed session's bars do from its seal on. Those of a later one that were there before did not
+    seal it, and are asked again with the next bar of their session.
+
+    Args:
+        known: (n,) microseconds, as `since`, the instant of the seal.
+    """
+    held = (dates == sealed).to_numpy()
+    waiting = ~held & (known <= since)
+    following = (
+        pd.Series(np.where(known > since, known, _NEVER)).groupby(dates.to_numpy()).transform("min")
+    )
+    return np.where(waiting, following, np.where(held, np.maximum(known, since), known))
+
+
 def _last(rows: pd.DataFrame, n: int) -> pd.DataFrame:
     """The last `n` rows of each symbol, in their order."""
     return rows.groupby("symbol", sort=False).tail(n).reset_index(drop=True)
@@ -676,9 +742,32 @@ def _recent(versions: pd.DataFrame, n: int) -> pd.DataFrame:
     return keyed[keyed["date"] >= keyed["symbol"].map(since)].reset_index(drop=True)
 
 
+def _between(rows: pd.DataFrame, first: pd.Timestamp, last: pd.Timestamp) -> pd.DataFrame:
+    """The rows from one day to another, both included; sorted by date."""
+    start = rows["date"].searchsorted(first)
+    return rows.iloc[start : rows["date"].searchsorted(last, side="right")]
+
+
+def _last_before(rows: pd.DataFrame, date: pd.Timestamp, n: int) -> pd.Series:
+    """The date of the last row but `n` - 1 before a day, or of the first; none where there is none."""
+    end = rows["date"].searchsorted(date)
+    return rows["date"].iloc[max(end - n, 0) : end].iloc[:1]
+
+
 def _by_symbol(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Each symbol's rows, in their order."""
-    return {name: part.reset_index(drop=True) for name, part in rows.groupby("symbol")}
+    """Each symbol's rows, in their order; they are not to be written to."""
+    codes, names = pd.factorize(rows["symbol"], sort=True)
+    if (codes < 0).any() or (np.diff(codes) < 0).any():
+        order = np.argsort(codes, kind="stable")
+        rows, codes = rows.iloc[order], codes[order]
+    edges = np.searchsorted(codes, np.arange(len(names) + 1))
+    parts = {}
+    for name, start, end in zip(names, edges[:-1], edges[1:], strict=True):
+        # A groupby with a copy of each part takes several times as long.
+        part = rows.iloc[start:end]
+        part.index = pd.RangeIndex(end - start)
+        parts[name] = part
+    return parts
 
 
 def _joined(parts: list[pd.DataFrame], otherwise: pd.DataFrame) -> pd.DataFrame:

@@ -14,18 +14,17 @@ import pyarrow.parquet as pq
 
 from pitwise.bars.calendar import session_close
 from pitwise.bars.schema import BAR_KEY
-from pitwise.bars.versions import BarVersions, known_bars
-from pitwise.cleaning.as_of import cleaned_again
+from pitwise.bars.versions import KNOWN, BarVersions, known_bars
+from pitwise.cleaning.as_of import FOREVER, History, history, pasts, spans_between
 from pitwise.cleaning.clean import Cleaned, CleanParams
+from pitwise.cleaning.cross_section import CrossSection, read_cross_section
 from pitwise.features.daily import FACTORS, daily_features
-from pitwise.features.history import CREATED, KEYS, came_late, revisions
+from pitwise.features.history import CREATED, KEYS, revisions
 from pitwise.features.indicators import NAMES
 from pitwise.workspace import Workspace, read_parquet, replacing, write_parquet
 
 GROUP_ROWS = 250_000
 """About as many bars are in memory with their features at a time."""
-MICROSECOND = pd.Timedelta(1, "us")
-EVER = pd.Timestamp(0, tz="UTC")
 INSTANT = "datetime64[us, UTC]"
 ROUNDING = {"rtol": 1e-12, "atol": 1e-10}
 """Features that differ by less make no version: an average that never quite forgets a corrected bar
@@ -55,71 +54,67 @@ def symbol_groups(symbols: pd.Series, rows: int) -> Iterator[tuple[slice, Range]
 
 
 def feature_versions(
-    versions: BarVersions, cleaned: Cleaned, params: CleanParams, progress: bool = False
+    versions: BarVersions,
+    cleaned: Cleaned,
+    changes: pd.DataFrame,
+    market: CrossSection | None,
+    params: CleanParams,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Every version of some symbols' features, each with the instant from which it was known.
 
     The features of a session follow from the bars up to it, so a session that came in order has one
-    version, known when its bar was. What came late, was corrected or withdrawn, or an adjustment made
-    known late, is a revision: from its instant on the symbol's past is another one, and what differs in
-    it is a version known from there.
+    version, known when its bar was. Where the past of a symbol changed, what differs in it is a version
+    known from there.
 
     Args:
-        versions: of these symbols' bars and factors.
+        versions: of these symbols' bars, factors and actions.
         cleaned: their bars as known now, cleaned.
+        changes: when their past changed, see `pitwise.cleaning.as_of.changes`.
+        market: the cross-section of each session; None with the verdicts switched off.
 
     Returns:
         `symbol`, `event_timestamp`, `created_timestamp`, the features, `price_factor`, `share_factor`,
         `segment`, sorted by the first three. A withdrawn row has no features.
     """
-    keyed = versions.bars.dropna(subset=BAR_KEY).drop_duplicates([*BAR_KEY, "known_at"])
-    spans = _spans(keyed, versions.factors)
-    revised = cleaned.bars["symbol"].isin(spans["symbol"])
-    parts = [_known_since(daily_features(cleaned.bars[~revised], progress), keyed, params.min_history)]
+    spans = spans_between(changes)
+    changed = cleaned.bars["symbol"].isin(spans["symbol"])
+    now = known_bars(versions)[[*BAR_KEY, KNOWN]]
+    enough = params.min_history
+    parts = [_known_since(daily_features(cleaned.bars[~changed], progress), now, enough)]
+    if len(spans):
+        last = spans["until"] == FOREVER
+        newest = _known_since(daily_features(cleaned.bars[changed]), now, enough)
+        tables = {symbol: [rows] for symbol, rows in newest.groupby("symbol", sort=False)}
+        then = pasts(versions, spans[~last], market, params)
+        before = _known_since(daily_features(then.cleaned.bars), then.raw[[*BAR_KEY, KNOWN]], enough)
+        by_name = dict(list(before.groupby("symbol", sort=False)))
+        since = spans.groupby("symbol")["since"].agg(list)
+        for symbol, names in then.spans.groupby("symbol", sort=False)["name"]:
+            earlier = [by_name.get(name, before.iloc[:0]) for name in names]
+            earlier = [rows.assign(symbol=pd.array([symbol] * len(rows), "string")) for rows in earlier]
+            pasts_of = [*earlier, *tables.get(symbol, [newest.iloc[:0]])]
+            parts.append(_changes(list(zip(since[symbol], pasts_of, strict=True))))
+    whole = pd.concat(parts).astype({"symbol": "string"})
+    return whole.sort_values([*KEYS, CREATED], ignore_index=True)
 
-    tables: dict[str, list[tuple[pd.Timestamp, pd.DataFrame]]] = {}
-    for until, of_symbols in spans.groupby("until", dropna=False):
-        symbols = of_symbols["symbol"]
-        bars, had = cleaned.bars[cleaned.bars["symbol"].isin(symbols)], keyed
-        if not pd.isna(until):
-            at = until - MICROSECOND
-            bars = cleaned_again(known_bars(versions, at, set(symbols)), cleaned, params)
-            had = keyed[keyed["known_at"] <= at]
-        table = _known_since(daily_features(bars), had, params.min_history)
-        by_symbol = dict(list(table.groupby("symbol", sort=False)))
-        for symbol, since in zip(symbols, of_symbols["since"], strict=True):
-            tables.setdefault(symbol, []).append((since, by_symbol.get(symbol, table.iloc[:0])))
-    parts += [_changes(sorted(of_symbol, key=lambda t: t[0])) for of_symbol in tables.values()]
-    return pd.concat(parts).sort_values([*KEYS, CREATED], ignore_index=True)
+
+def feature_history(versions: BarVersions, params: CleanParams) -> tuple[History, pd.DataFrame]:
+    """What became of all bars, and every version of their features; see `feature_versions`."""
+    told = history(versions, params)
+    return told, feature_versions(versions, told.cleaned, told.changes, told.market, params)
 
 
-def _spans(keyed: pd.DataFrame, factors: pd.DataFrame) -> pd.DataFrame:
-    """The spans of time between two revisions of a symbol that was ever revised.
+def _known_since(table: pd.DataFrame, bars: pd.DataFrame, min_history: int) -> pd.DataFrame:
+    """The table with `created_timestamp`: when the row's bar was known, and `min_history` bars were.
 
-    Returns:
-        `symbol`, `since` and `until`: the first begins at `EVER`, the last has no end (NaT).
+    Args:
+        bars: `symbol`, `date` and `known_at` of the bars that the table is made of, at least.
     """
-    again = keyed.duplicated(BAR_KEY).to_numpy()
-    first = keyed[~again]
-    late = first[came_late(first, "known_at")]
-    known_first = first.set_index(BAR_KEY)["known_at"]
-    with_bar = known_first.reindex(pd.MultiIndex.from_frame(factors[BAR_KEY])).to_numpy()
-    adjusted = factors[~(factors["known_at"].to_numpy() <= with_bar)]
-    instants = pd.concat([part[["symbol", "known_at"]] for part in (keyed[again], late, adjusted)])
-    instants = instants.drop_duplicates().sort_values(["symbol", "known_at"], ignore_index=True)
-    begin = instants[["symbol"]].drop_duplicates().assign(known_at=EVER)
-    begin["known_at"] = begin["known_at"].astype(instants["known_at"].dtype)
-    spans = pd.concat([begin, instants]).sort_values(["symbol", "known_at"], ignore_index=True)
-    spans = spans.rename(columns={"known_at": "since"})
-    return spans.assign(until=spans.groupby("symbol")["since"].shift(-1))
-
-
-def _known_since(table: pd.DataFrame, keyed: pd.DataFrame, min_history: int) -> pd.DataFrame:
-    """The table with `created_timestamp`: when the row's bar was known, and `min_history` bars were."""
-    own = keyed.drop_duplicates(BAR_KEY, keep="last")
-    own = own.assign(event_timestamp=session_close(own["date"]))[[*KEYS, "known_at"]]
+    own = bars.assign(event_timestamp=session_close(bars["date"]))
     own = own[own["event_timestamp"].notna()]  # a misdated row is of no session
-    known = table[KEYS].merge(own, on=KEYS, how="left", validate="one_to_one")["known_at"]
+    own = own.drop_duplicates(KEYS)[[*KEYS, KNOWN]]
+    known = table[KEYS].merge(own, on=KEYS, how="left", validate="one_to_one")[KNOWN]
     ranks = known.groupby(table["symbol"].array).rank(method="first")
     enough = known.where(ranks == min_history).groupby(table["symbol"].array).transform("max")
     table = table.reset_index(drop=True)
@@ -135,7 +130,12 @@ def _changes(tables: list[tuple[pd.Timestamp, pd.DataFrame]]) -> pd.DataFrame:
     """
     (_, current), *later = tables
     versions = [current]
+    steps = []
     for since, table in later:
+        if table[CREATED].min() > since:  # its history was too short at first, and then long enough
+            steps.append((since, table.iloc[:0]))
+        steps.append((since, table))
+    for since, table in steps:
         had = current.set_index("event_timestamp")
         has = table.set_index("event_timestamp")
         both = had.index.intersection(has.index)
@@ -162,20 +162,29 @@ def write_feature_versions(
         a summary for a person: rows, and what was revised.
     """
     bars = read_parquet(workspace.clean_bars)
-    quarantine, events, factors = (
-        read_parquet(path) for path in (workspace.quarantine, workspace.events, workspace.bar_factors)
+    factors, seals, actions = (
+        read_parquet(path) for path in (workspace.bar_factors, workspace.seals, workspace.bar_actions)
     )
+    quarantine, events, changes = (
+        read_parquet(path) for path in (workspace.quarantine, workspace.events, workspace.changes)
+    )
+    market = read_cross_section(workspace) if params.verdicts == "all" else None
     revised = []
 
     def groups() -> Iterator[pa.Table]:
         for rows, symbols in symbol_groups(bars["symbol"], group_rows):
             cleaned = Cleaned(bars.iloc[rows], _of(quarantine, symbols), _of(events, symbols))
             versions = BarVersions(
-                _read(workspace.bar_versions, symbols), _of(factors, symbols), factors.iloc[:0]
+                _read(workspace.bar_versions, symbols),
+                _of(factors, symbols),
+                seals,
+                _of(actions, symbols),
             )
-            history = feature_versions(versions, cleaned, params, progress)
-            revised.append(revisions(history))
-            yield pa.Table.from_pandas(history, preserve_index=False)
+            rows_of = feature_versions(
+                versions, cleaned, _of(changes, symbols), market, params, progress
+            )
+            revised.append(revisions(rows_of))
+            yield pa.Table.from_pandas(rows_of, preserve_index=False)
 
     _write_groups(groups(), workspace.daily_features)
     changes = pd.concat(revised, ignore_index=True)

@@ -10,8 +10,9 @@ from support.project import PROJECT
 
 from pitwise.bars.landing import Landing, first_to_last
 from pitwise.bars.schema import BAR_KEY, COLUMNS, PRICES
-from pitwise.bars.versions import BarVersions, bar_versions, known_bars
-from pitwise.cleaning.clean import Cleaned, CleanParams, clean
+from pitwise.bars.versions import BarVersions, bar_versions
+from pitwise.cleaning.as_of import clean_versions
+from pitwise.cleaning.clean import Cleaned, CleanParams
 from pitwise.features import incremental
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED, KEYS, known
@@ -38,10 +39,7 @@ def landed(raw: pd.DataFrame) -> Landing:
 
 def batch(versions: BarVersions) -> Cleaned:
     """What the pipeline makes of bar versions."""
-    raw = known_bars(versions)
-    sessions = raw["date"].dropna()
-    unsealed = sessions[~sessions.isin(versions.seals["date"])].unique()
-    return clean(raw, PARAMS, unsealed=list(unsealed))
+    return clean_versions(versions, PARAMS)[0]
 
 
 def created(bars: pd.DataFrame, at: pd.Timestamp = LOADED) -> pd.DataFrame:
@@ -57,8 +55,8 @@ def live_market(raw: pd.DataFrame) -> LiveMarket:
 
 
 def market_of(versions: BarVersions) -> LiveMarket:
-    clean_bars = batch(versions).bars
-    state = State(clean_bars, created(clean_bars))
+    cleaned, market = clean_versions(versions, PARAMS)
+    state = State(cleaned.bars, created(cleaned.bars), market)
     return LiveMarket(versions, state, PARAMS, WINDOW, CORRECTION, COVERAGE)
 
 
@@ -73,7 +71,8 @@ class Service:
     def __init__(self, raw: pd.DataFrame):
         self.batch = landed(raw)
         self.versions = bar_versions([self.batch], COVERAGE)
-        self.bars = batch(self.versions).bars
+        cleaned, self.cross_section = clean_versions(self.versions, PARAMS)
+        self.bars = cleaned.bars
         self.history = created(self.bars)
         self.market = self.started()
         self.windows = last_windows(self.history, NAMES, WINDOW)
@@ -82,7 +81,7 @@ class Service:
         self.now = LOADED
 
     def started(self) -> LiveMarket:
-        state = State(self.bars, known(self.history))
+        state = State(self.bars, known(self.history), self.cross_section)
         return LiveMarket(self.versions, state, PARAMS, WINDOW, CORRECTION, COVERAGE)
 
     def expected(self) -> BarVersions:
@@ -418,13 +417,13 @@ def test_before_the_seal_a_bar_touches_one_symbol_and_no_bar_of_another_is_looke
     market, raw, monkeypatch
 ):
     looked_at = []
-    cleaning = incremental.clean
+    cleaning = incremental.cleaned_or_nothing
 
     def watched(raw, *args):
         looked_at.append(set(raw["symbol"]))
         return cleaning(raw, *args)
 
-    monkeypatch.setattr(incremental, "clean", watched)
+    monkeypatch.setattr(incremental, "cleaned_or_nothing", watched)
     name = raw["symbol"].unique()[0]
     versions = accepted(market, bar(raw, -5)).versions
     assert looked_at == [{name}]
@@ -435,20 +434,27 @@ def test_before_the_seal_a_bar_touches_one_symbol_and_no_bar_of_another_is_looke
     assert looked_at[1:] == [set(raw["symbol"])]
 
 
-def test_at_the_seal_the_whole_markets_verdicts_come_and_once(market, raw):
-    """A lone fall of 40% is no one's business until the session is whole; then it is a spin-off."""
+def test_a_verdict_is_told_at_the_seal_and_stands_at_the_next_one(market, raw):
+    """A fall of 40% is no one's business until the session is whole; then it seems to be a spin-off."""
     whole = [bar(raw, -5, i) for i in range(6)]
     fallen = whole[0].assign(**{p: whole[0][p] * 0.6 for p in PRICES})
     name = fallen["symbol"].item()
     first = accepted(market, fallen)
     assert first.versions.daily[["symbol", "segment"]].to_numpy().tolist() == [[name, 0]]
+    assert market.suspects == {}
     changes = accepted(market, *whole[1:], minutes=2)
     assert market.sealed == day(raw, -5)
-    mine = changes.versions.daily[changes.versions.daily["symbol"] == name]
-    assert len(mine) == 1
-    assert mine["segment"].item() > 0 or mine["share_factor"].item() != 1
+    mine = changes.versions.daily["symbol"] == name
+    assert not mine.any()
+    assert market.suspects == {name: "spin_off"}
+    after = [bar(raw, -4, i) for i in range(6)]
+    after[0] = after[0].assign(**{p: after[0][p] * 0.6 for p in PRICES})
+    daily = accepted(market, *after, minutes=3).versions.daily
+    mine = daily[daily["symbol"] == name]
+    assert mine["segment"].tolist() == [1, 1]
+    assert market.suspects == {}
     assert market.seal() is None
-    assert market.recompute(LOADED + 3 * MINUTE).versions.daily.empty
+    assert market.recompute(LOADED + 4 * MINUTE).versions.daily.empty
 
 
 def test_a_session_without_all_its_bars_is_sealed_by_the_next_one_or_by_a_person(market, raw):

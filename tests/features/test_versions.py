@@ -10,11 +10,12 @@ from pitwise.bars.calendar import session_close
 from pitwise.bars.landing import Landing
 from pitwise.bars.schema import COLUMNS
 from pitwise.bars.versions import BarVersions, bar_versions, known_bars, write_versions
+from pitwise.cleaning import as_of
 from pitwise.cleaning.clean import CleanParams, clean
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED, KEYS, known, revisions
 from pitwise.features.indicators import NAMES
-from pitwise.features.versions import feature_versions, symbol_groups, write_feature_versions
+from pitwise.features.versions import feature_history, symbol_groups, write_feature_versions
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, write_parquet
 
@@ -65,7 +66,7 @@ def deliveries() -> list[Landing]:
 
 def made(landings: list[Landing], params: CleanParams) -> tuple[BarVersions, pd.DataFrame]:
     versions = bar_versions(landings, 0.95)
-    return versions, feature_versions(versions, clean(known_bars(versions), params), params)
+    return versions, feature_history(versions, params)[1]
 
 
 def test_at_every_instant_it_is_what_the_bars_known_then_make(params):
@@ -120,10 +121,9 @@ def test_a_history_written_in_groups_is_the_history_made_at_once(tmp_path, param
     workspace = Workspace(tmp_path)
     versions, history = made(deliveries(), params)
     write_versions(workspace, versions)
-    cleaned = clean(known_bars(versions), params)
-    for table, path in zip(
-        cleaned, (workspace.clean_bars, workspace.quarantine, workspace.events), strict=True
-    ):
+    cleaned, changes, _ = as_of.history(versions, params)
+    tables = (workspace.clean_bars, workspace.quarantine, workspace.events, workspace.changes)
+    for table, path in zip((*cleaned, changes), tables, strict=True):
         write_parquet(table, path)
     summary = write_feature_versions(workspace, params, group_rows=rows)
     assert f"{len(cleaned.bars)} rows of {len(NAMES)} features for 3 symbols" in summary

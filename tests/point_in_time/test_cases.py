@@ -12,9 +12,9 @@ from pitwise.bars.calendar import is_session, session_close
 from pitwise.bars.landing import Landing, land, landings
 from pitwise.bars.schema import PRICES
 from pitwise.bars.versions import BarVersions, bar_versions, known_bars
-from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.cleaning.clean import CleanParams
 from pitwise.features.history import CREATED, known
-from pitwise.features.versions import feature_versions
+from pitwise.features.versions import feature_history
 from pitwise.features.windows import last_windows
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace
@@ -26,10 +26,14 @@ HOUR = pd.Timedelta(hours=1)
 
 
 def stock(symbol: str, sessions: int, close: float = 100.0) -> pd.DataFrame:
-    """Bars that move up and down a little; the close of session t is `close` plus t % 4 / 4."""
+    """Bars that move up and down a little; the close of session t is `close` plus t % 4 / 4.
+
+    No two have the same other prices: they would be copies.
+    """
     closes = close + np.arange(sessions) % 4 / 4
-    bars = pd.DataFrame({"symbol": symbol, "date": DAYS[:sessions], "open": closes - 0.25})
-    bars = bars.assign(high=closes + 0.5, low=closes - 0.5, close=closes, volume=1000.0)
+    others = closes + np.arange(sessions) / 10_000
+    bars = pd.DataFrame({"symbol": symbol, "date": DAYS[:sessions], "open": others - 0.25})
+    bars = bars.assign(high=others + 0.5, low=others - 0.5, close=closes, volume=1000.0)
     return bars.astype({"symbol": "string"})
 
 
@@ -49,17 +53,34 @@ def first_load(bars: pd.DataFrame, **changes) -> Landing:
 def features(versions: BarVersions, verdicts: str = "off", min_history: int = 34) -> pd.DataFrame:
     rules = load_params(PROJECT, "clean", CleanParams)
     rules = rules.model_copy(update={"verdicts": verdicts, "min_history": min_history})
-    return feature_versions(versions, clean(known_bars(versions), rules), rules)
+    return feature_history(versions, rules)[1]
 
 
-@pytest.mark.parametrize("verdicts", ["off", "look_back"])
-def test_a_later_split_and_a_later_verdict_leave_what_a_person_saw(verdicts):
+def wrong_and_split() -> pd.DataFrame:
+    """A bad print in session 150 and a split in session 250."""
     bars = stock("AAA", 300, close=86.95)
     assert bars.loc[149, "close"] == 87.2
     bars.loc[150, ["high", "close"]] = [131.5, 130.8]
     bars.loc[250:, PRICES] /= 2
     bars.loc[250:, "volume"] *= 2
-    history = features(versions_of(first_load(bars)), verdicts)
+    return bars
+
+
+def test_a_later_verdict_holds_from_its_own_instant_and_a_later_split_from_its_own():
+    history = features(versions_of(first_load(wrong_and_split())), "all")
+    closes = [known(history, CLOSES[t]).set_index("event_timestamp")["close"] for t in (150, 151, 299)]
+    assert [seen[CLOSES[149]] for seen in closes] == [87.2] * 3
+    assert closes[0][CLOSES[150]] == 130.8
+    assert CLOSES[150] not in closes[1].index
+    factor = [
+        known(history, CLOSES[t]).set_index("event_timestamp").loc[CLOSES[250], "price_factor"]
+        for t in (250, 251)
+    ]
+    assert factor == [1, 2]
+
+
+def test_without_verdicts_a_person_sees_what_was_delivered():
+    history = features(versions_of(first_load(wrong_and_split())), "off")
     for at in (CLOSES[150], CLOSES[299] + 9 * HOUR):
         seen = known(history, at).set_index("event_timestamp")
         assert seen.loc[CLOSES[149], "close"] == 87.2

@@ -11,13 +11,14 @@ from support.deliveries import MODES, deliveries, exactly, existing_at, instants
 from support.project import PROJECT
 
 from pitwise.bars.calendar import session_close
-from pitwise.bars.versions import BarVersions, known_bars
-from pitwise.cleaning.clean import Cleaned, CleanParams, clean
+from pitwise.bars.versions import BarVersions
+from pitwise.cleaning.clean import CleanParams
+from pitwise.cleaning.events import LIFE, known_events
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED, KEYS, known
 from pitwise.features.indicators import FEATURES, NAMES
 from pitwise.features.served import ServedWindows, as_served
-from pitwise.features.versions import feature_versions
+from pitwise.features.versions import feature_history
 from pitwise.features.windows import window_ends
 from pitwise.stage import load_params
 
@@ -31,20 +32,13 @@ RECURSIVE = {"rtol": 1e-6, "atol": 1e-6}
 MARKETS = st.tuples(st.integers(0, 10_000), st.sampled_from(MODES))
 
 
+TOLD = ["symbol", "date", "kind", "status", *LIFE, "told_by"]
+"""Of an event: its numbers are those of the bars known now."""
+
+
 def params(verdicts: str) -> CleanParams:
     project = load_params(PROJECT, "clean", CleanParams)
     return project.model_copy(update={"verdicts": verdicts, "min_history": MIN_HISTORY})
-
-
-def unsealed(versions: BarVersions, at: pd.Timestamp) -> list[pd.Timestamp]:
-    """The sessions that were not sealed by then."""
-    seals = versions.seals
-    sealed = set(seals.loc[seals["sealed_at"] <= at, "date"])
-    return sorted(set(versions.bars["date"].dropna()) - sealed)
-
-
-def cleaned_then(versions: BarVersions, at: pd.Timestamp, rules: CleanParams) -> Cleaned:
-    return clean(known_bars(versions, at), rules, unsealed=unsealed(versions, at))
 
 
 def by_window(table: pd.DataFrame) -> dict[tuple, np.ndarray]:
@@ -73,26 +67,24 @@ def alike(got: pd.DataFrame, wanted: pd.DataFrame) -> None:
         np.testing.assert_allclose(got[name], wanted[name], err_msg=name, **bound)
 
 
-@given(st.sampled_from(["off", "look_back"]), MARKETS)
+@given(st.sampled_from(["off", "all"]), MARKETS)
 @settings(deadline=None, max_examples=1, phases=[Phase.explicit, Phase.generate])
 @example("off", (1, "traded"))
-@example("off", (2, "adjusted"))
-@example("look_back", (3, "split_adjusted"))
+@example("all", (2, "adjusted"))
+@example("all", (3, "split_adjusted"))
+@example("all", (4, "traded"))
 def test_verdicts_features_and_windows_are_those_of_what_had_come(verdicts, market):
     seed, mode = market
     rules = params(verdicts)
     landings = deliveries(seed, mode, first=70, symbols=7, sessions=110)
     versions = versions_of(landings)
-    end = landings[-1].received_at
-    history = feature_versions(versions, cleaned_then(versions, end, rules), rules)
+    told, history = feature_history(versions, rules)
     assert history.equals(history.sort_values([*KEYS, CREATED], ignore_index=True))
     for at in instants(landings, seed, 3)[1:]:
         before = versions_of(existing_at(landings, at))
-        then, there = cleaned_then(versions, at, rules), cleaned_then(before, at, rules)
-        for whole, prefix in zip(then, there, strict=True):
-            exactly(whole, prefix)
-        alike(known(history, at), daily_features(there.bars))
-        prefix = feature_versions(before, there, rules)
+        there, prefix = feature_history(before, rules)
+        exactly(known_events(told.cleaned.events, at)[TOLD], there.cleaned.events[TOLD])
+        alike(known(history, at), daily_features(there.cleaned.bars))
         alike(known(history, at), known(prefix))
         slowly = served_slowly(history, versions, at)
         for table, of in ((history, versions), (prefix, before)):

@@ -12,15 +12,18 @@ from support.project import PROJECT
 from pitwise.bars.calendar import session_close
 from pitwise.bars.sources.csv_files import csv_bars
 from pitwise.bars.versions import BarVersions, bar_versions, known_bars
-from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.cleaning.as_of import clean_versions
+from pitwise.cleaning.clean import CleanParams
+from pitwise.cleaning.events import LIFE, known_events
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED, known
-from pitwise.features.versions import feature_versions
+from pitwise.features.versions import feature_history
 from pitwise.stage import load_params
 
 MARKET = os.environ.get("PITWISE_SP500_CSV", "")
 SESSIONS = 60
 COVERAGE = 0.95
+TOLD = ["symbol", "date", "kind", "status", *LIFE, "told_by"]
 pytestmark = pytest.mark.skipif(not Path(MARKET).is_file(), reason="PITWISE_SP500_CSV names no file")
 
 
@@ -59,19 +62,39 @@ def test_evening_by_evening_the_bars_and_seals_are_those_of_one_load(evenings, a
     assert closes.index.isin(evenings.seals["date"]).all()
 
 
-def some_symbols(versions: BarVersions) -> BarVersions:
-    bars, factors, seals = versions
-    return BarVersions(bars[bars["symbol"] < "C"], factors[factors["symbol"] < "C"], seals)
+@pytest.fixture(scope="module")
+def rules() -> CleanParams:
+    return load_params(PROJECT, "clean", CleanParams)
 
 
-def test_evening_by_evening_the_features_are_those_of_one_load_and_of_the_prefix(
-    evenings, at_once, closes
+def of(versions: BarVersions, symbols: set[str]) -> BarVersions:
+    bars, factors, seals, actions = versions
+    return BarVersions(bars[bars["symbol"].isin(symbols)], factors, seals, actions)
+
+
+@pytest.fixture(scope="module")
+def symbols(at_once, closes, rules) -> set[str]:
+    """Some of them: those up to B without two equal bars of which the later is of these evenings.
+
+    Loaded at once the earlier one is absent at every instant, observed it is the later that is a copy.
+    """
+    some = {name for name in at_once.bars["symbol"] if name < "C"}
+    events = clean_versions(of(at_once, some), rules)[0].events
+    return some - set(events.loc[events["copy_of"] > closes.index[0], "symbol"])
+
+
+def test_evening_by_evening_verdicts_and_features_are_those_of_one_load_and_of_the_prefix(
+    evenings, at_once, closes, symbols, rules
 ):
-    evenings, at_once = some_symbols(evenings), some_symbols(at_once)
-    project = load_params(PROJECT, "clean", CleanParams)
-    rules = project.model_copy(update={"verdicts": "off"})
-    history = feature_versions(evenings, clean(known_bars(evenings), rules), rules)
-    exactly(history, feature_versions(at_once, clean(known_bars(at_once), rules), rules))
+    assert len(symbols) > 70
+    evenings, at_once = of(evenings, symbols), of(at_once, symbols)
+    told, history = feature_history(evenings, rules)
+    told_at_once, history_at_once = feature_history(at_once, rules)
+    exactly(history, history_at_once)
+    exactly(told.cleaned.events, told_at_once.cleaned.events)
+    assert (told.cleaned.events["date"] > closes.index[0]).sum() > 5
     for at in closes.iloc[[0, 30]]:
-        then = daily_features(clean(known_bars(at_once, at), rules).bars)
-        exactly(known(history, at).drop(columns=CREATED), then)
+        bars = at_once.bars[at_once.bars["known_at"] <= at]
+        there, _ = feature_history(at_once._replace(bars=bars), rules)
+        exactly(known_events(told.cleaned.events, at)[TOLD], there.cleaned.events[TOLD])
+        exactly(known(history, at).drop(columns=CREATED), daily_features(there.cleaned.bars))

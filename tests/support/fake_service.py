@@ -17,6 +17,7 @@ from serving.http import build, server
 from serving.http.app import create_app
 from serving.http.auth import Keys
 from serving.http.service import Service
+from serving.inference.marks import Marks
 from serving.inference.predictor import Forecasts
 from serving.settings import ServeParams
 
@@ -115,6 +116,7 @@ class FakeLive:
         self.symbols = list(market)
         self.newest = self.sealed = max(market.values())
         self.missing_sessions: dict[str, int] = {}
+        self.marks = Marks({}, {})
         self.withdrawn: list = []
         self.taken: list = []
         self.threads: set[int] = set()
@@ -179,7 +181,7 @@ class FakeStore:
         return SimpleNamespace(to_dict=lambda include_event_timestamps: answer)
 
 
-def fake_service(market=None) -> Service:
+def fake_service(market=None, suspect="mark") -> Service:
     market = MARKET if market is None else market
     champion = SimpleNamespace(
         predictor=FakePredictor(market),
@@ -189,7 +191,7 @@ def fake_service(market=None) -> Service:
         stopped=False,
     )
     champion.stop = lambda: setattr(champion, "stopped", True)
-    return Service(champion, FakeServed(), FakeLive(market), FakeStore(market))
+    return Service(champion, FakeServed(), FakeLive(market), FakeStore(market), suspect)
 
 
 def fake_app(folder: Path, service: Service | None = None, **params) -> FastAPI:

@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 
+from pitwise.bars.calendar import session_close
+from pitwise.cleaning.events import event_table
 from pitwise.reports import data_quality
 
 PARAMS = data_quality.QualityParams(
@@ -14,15 +16,10 @@ PARAMS = data_quality.QualityParams(
 EVIL = "<script>alert('&$x$')</script>"
 RAW = ["symbol", "date", "open", "high", "low", "close", "volume"]
 NO_QUARANTINE = pd.DataFrame(columns=[*RAW, "reason"])
-NO_EVENTS = pd.DataFrame(
-    {
-        "symbol": pd.Series(dtype="string"),
-        "date": pd.Series(dtype="datetime64[us]"),
-        "kind": pd.Series(dtype="string"),
-        "price_ratio": pd.Series(dtype="float64"),
-        "sessions": pd.Series(dtype="int64"),
-        "evidence": pd.Series(dtype="string"),
-    }
+NO_EVENTS = event_table(
+    symbol=pd.Series(dtype="string"),
+    date=pd.Series(dtype="datetime64[us]"),
+    kind=pd.Series(dtype="string"),
 )
 
 
@@ -38,6 +35,7 @@ def hand_made(closes: dict[str, dict[str, float]], volume: float = 1000.0) -> pd
         low=bars["close"] * 0.99,
         volume=volume,
         price_factor=1.0,
+        share_factor=1.0,
         segment=np.int32(0),
     )
     return bars.sort_values(["symbol", "date"], ignore_index=True)
@@ -55,12 +53,20 @@ def cleaned(bars: pd.DataFrame, quarantine: pd.DataFrame) -> dict:
     }
 
 
-def event(symbol, date, kind="jump", price_ratio=1.5, sessions=1, evidence="seen") -> pd.DataFrame:
-    values = [symbol, pd.Timestamp(date), kind, price_ratio, sessions, evidence]
-    return pd.DataFrame([values], columns=list(NO_EVENTS)).astype(NO_EVENTS.dtypes)
+def event(symbol, date, kind="jump", price_ratio=1.5, sessions=1, **columns) -> pd.DataFrame:
+    """One event, told at the close of its session; what is not given of it is not known."""
+    given = {"price_ratio": price_ratio, "sessions": sessions, "told_by": "prices"} | columns
+    day = pd.Timestamp(date)
+    given.setdefault("first_known", session_close(pd.Series([day]))[0])
+    return event_table(symbol=[symbol], date=[day], kind=[kind], **{k: [v] for k, v in given.items()})
 
 
 def quality_page(bars, quarantine=NO_QUARANTINE, events=NO_EVENTS, params=PARAMS):
+    """The page of these clean bars, its document, the flags and the forest.
+
+    Args:
+        bars: as traded, with their factors.
+    """
     raw = pd.concat([bars[RAW], quarantine[RAW]], ignore_index=True) if len(quarantine) else bars[RAW]
     return data_quality.quality(raw, bars, quarantine, events, cleaned(bars, quarantine), params)
 

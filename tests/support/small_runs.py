@@ -20,6 +20,8 @@ from pitwise.bars import __main__ as stage_bars
 from pitwise.bars.calendar import is_session, session_close
 from pitwise.bars.landing import Landing, first_to_last, land, newest_close
 from pitwise.bars.schema import COLUMNS
+from pitwise.bars.versions import read_versions
+from pitwise.cleaning.cross_section import cross_section, tape, write_cross_section
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED
 from pitwise.features.served import ServedWindows
@@ -220,6 +222,7 @@ def published_workspace(folder: Path) -> Workspace:
         ),
     )
     stage_bars.main(workspace)
+    write_cross_section(workspace, cross_section(tape(read_versions(workspace))))
     publish.main(workspace)
     return workspace
 
