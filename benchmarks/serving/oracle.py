@@ -13,8 +13,9 @@ import pandas as pd
 from sqlalchemy import create_engine, text
 
 from pitwise.bars.landing import Landing
-from pitwise.bars.versions import bar_versions, known_bars
-from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.bars.versions import bar_versions
+from pitwise.cleaning.as_of import clean_versions
+from pitwise.cleaning.clean import CleanParams
 from pitwise.features.daily import daily_features
 from pitwise.features.indicators import NAMES
 from pitwise.features.windows import last_windows
@@ -91,10 +92,7 @@ class Oracle:
 
     def state(self) -> State:
         versions = bar_versions(self.landings, self.coverage)
-        raw = known_bars(versions)
-        sessions = raw["date"].dropna()
-        unsealed = sessions[~sessions.isin(versions.seals["date"])].unique()
-        bars = clean(raw, self.params, unsealed=list(unsealed)).bars
+        bars = clean_versions(versions, self.params)[0].bars
         marks = pd.util.hash_pandas_object(bars, index=False).groupby(bars["symbol"]).sum().to_dict()
         same = {symbol for symbol, mark in marks.items() if self._marks.get(symbol) == mark}
         fresh = (

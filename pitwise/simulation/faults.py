@@ -63,16 +63,16 @@ Planter = Callable[[Grid, Place, np.random.Generator], Effect | None]
 """Plants one fault in the grid, or returns None where the place does not suit."""
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def _move(low: float, high: float, rng: np.random.Generator) -> float:
     """A price over another: up or down by a share that is log-uniform from `low` to `high`."""
-    return 1 + rng.choice([-1, 1]) * _log_uniform(rng, low, high)
+    return 1 + rng.choice([-1, 1]) * log_uniform(rng, low, high)
 
 
-def _rebase(grid: Grid, i: int, t: int, ratio: float) -> bool:
+def rebase(grid: Grid, i: int, t: int, ratio: float) -> bool:
     """Let the price at session `t` be `ratio` times what it was, by moving the prices before it.
 
     The last price stays as it was. False, and nothing done, if the prices would leave `PRICE_BAND`.
@@ -86,7 +86,7 @@ def _rebase(grid: Grid, i: int, t: int, ratio: float) -> bool:
     return True
 
 
-def _widen(grid: Grid, i: int, t: int, times: float, rng: np.random.Generator) -> None:
+def widen(grid: Grid, i: int, t: int, times: float, rng: np.random.Generator) -> None:
     """Make the range of a session `times` as wide, in logs, at both ends by chance."""
     more = (times - 1) * np.log(grid.high[i, t] / grid.low[i, t])
     up = rng.random()
@@ -94,7 +94,7 @@ def _widen(grid: Grid, i: int, t: int, times: float, rng: np.random.Generator) -
     grid.low[i, t] *= np.exp((up - 1) * more)
 
 
-def _raise_volume(grid: Grid, i: int, t: int, times: float, sessions: float) -> None:
+def raise_volume(grid: Grid, i: int, t: int, times: float, sessions: float) -> None:
     """Multiply the volume of session `t`; what is above ordinary decays over about `sessions`."""
     decay = np.exp(-np.arange(SPACING) * 2 / sessions)
     grid.volume[i, t : t + SPACING] *= 1 + (times - 1) * decay
@@ -104,50 +104,50 @@ def _split(grid: Grid, place: Place, rng: np.random.Generator) -> Effect | None:
     i, t, _ = place
     forward = rng.random() < 0.75
     shares = rng.choice(FORWARD_SPLITS, p=FORWARD_ODDS) if forward else rng.choice(REVERSE_SPLITS)
-    if not _rebase(grid, i, t, 1 / shares):
+    if not rebase(grid, i, t, 1 / shares):
         return None
     grid.volume[i, :t] /= shares
-    _raise_volume(grid, i, t, rng.uniform(1.0, 1.5), 3)
+    raise_volume(grid, i, t, rng.uniform(1.0, 1.5), 3)
     return grid.days[t], 1 / shares, 1
 
 
 def _spin_off(grid: Grid, place: Place, rng: np.random.Generator) -> Effect | None:
     i, t, _ = place
-    ratio = 1 - _log_uniform(rng, 0.08, 0.55)
-    if np.abs(ratio * FORWARD_SPLITS - 1).min() < 0.02 or not _rebase(grid, i, t, ratio):
+    ratio = 1 - log_uniform(rng, 0.08, 0.55)
+    if np.abs(ratio * FORWARD_SPLITS - 1).min() < 0.02 or not rebase(grid, i, t, ratio):
         return None
-    _widen(grid, i, t, np.exp(rng.normal(0.8, 0.4)), rng)
-    _raise_volume(grid, i, t, np.exp(rng.normal(0.75, 0.4)) / ratio, 4)
+    widen(grid, i, t, np.exp(rng.normal(0.8, 0.4)), rng)
+    raise_volume(grid, i, t, np.exp(rng.normal(0.75, 0.4)) / ratio, 4)
     return grid.days[t], ratio, 1
 
 
 def _jump(grid: Grid, place: Place, rng: np.random.Generator) -> Effect | None:
     i, t, _ = place
     ratio = _move(0.08, 0.35, rng)
-    if not _rebase(grid, i, t, ratio):
+    if not rebase(grid, i, t, ratio):
         return None
     within = 1 - np.clip(rng.normal(0.68, 0.33), 0.0, 1.2)
     grid.open[i, t] *= ratio**-within
     grid.high[i, t] = max(grid.high[i, t], grid.open[i, t])
     grid.low[i, t] = min(grid.low[i, t], grid.open[i, t])
-    _widen(grid, i, t, rng.uniform(1.0, 3.0), rng)
-    _raise_volume(grid, i, t, _log_uniform(rng, 3.0, 10.0), rng.uniform(3.0, 5.0))
+    widen(grid, i, t, rng.uniform(1.0, 3.0), rng)
+    raise_volume(grid, i, t, log_uniform(rng, 3.0, 10.0), rng.uniform(3.0, 5.0))
     return grid.days[t], grid.close[i, t] / grid.close[i, t - 1], 1
 
 
 def _halt(grid: Grid, place: Place, rng: np.random.Generator) -> Effect | None:
     i, t, n = place
-    if not _rebase(grid, i, t, np.exp(rng.normal(0.0, 0.1))):
+    if not rebase(grid, i, t, np.exp(rng.normal(0.0, 0.1))):
         return None
     grid.alive[i, t : t + n] = False
-    _widen(grid, i, t + n, rng.uniform(1.0, 3.0), rng)
-    _raise_volume(grid, i, t + n, _log_uniform(rng, 2.0, 8.0), 3)
+    widen(grid, i, t + n, rng.uniform(1.0, 3.0), rng)
+    raise_volume(grid, i, t + n, log_uniform(rng, 2.0, 8.0), 3)
     return grid.days[t], np.nan, n
 
 
 def _symbol_reused(grid: Grid, place: Place, rng: np.random.Generator) -> Effect | None:
     i, t, n = place
-    if not _rebase(grid, i, t, np.exp(rng.normal(0.0, 1.3))):
+    if not rebase(grid, i, t, np.exp(rng.normal(0.0, 1.3))):
         return None
     grid.volume[i, :t] *= np.exp(rng.normal(0.0, 1.5))
     grid.alive[i, t : t + n] = False
@@ -191,7 +191,7 @@ def _stale(grid: Grid, place: Place, rng: np.random.Generator) -> Effect:
 
 def _absurd_volume(grid: Grid, place: Place, rng: np.random.Generator) -> Effect:
     i, t, _ = place
-    grid.volume[i, t] = np.round(grid.volume[i, t] * _log_uniform(rng, 1e3, 1e5))
+    grid.volume[i, t] = np.round(grid.volume[i, t] * log_uniform(rng, 1e3, 1e5))
     return grid.days[t], np.nan, 1
 
 
@@ -368,7 +368,7 @@ def _places(free: np.ndarray, name: str, rng: np.random.Generator) -> Iterator[P
     symbols, sessions = free.shape
     (fewest, most), room = KINDS[name].sessions, KINDS[name].room
     for _ in range(TRIES):
-        n = int(_log_uniform(rng, fewest, most + 1))
+        n = int(log_uniform(rng, fewest, most + 1))
         first, last = room, sessions - n - room
         if last < first:
             continue
