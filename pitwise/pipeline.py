@@ -17,17 +17,25 @@ class PipelineError(PitwiseError):
 def run_pipeline(workspace: Workspace) -> None:
     """Bring every result of a workspace up to what has landed in it and print the summary.
 
+    Where `clean.reference` is set, the bars are then reconciled with it.
+
     Raises:
         StoreError: it is no workspace, or one of an older version; nothing has landed in it; or the
             stages' packages are not all installed.
+        ParamsError: the reference is not there.
         PipelineError: a stage failed.
     """
+    from pitwise.reconcile import reconcile, reference_of
+
     root = workspace.root
     require_workspace(workspace)
     require("all", "the pipeline")
+    reference = reference_of(workspace)
     track_landings(workspace)
     _python(root, "dvc", "repro")
     _python(root, "monitoring.summary")
+    if reference is not None:
+        reconcile(workspace, root, reference)
 
 
 def require_workspace(workspace: Workspace) -> None:

@@ -3,21 +3,23 @@
 Nothing is changed here. The flags name bars that no check refuses and that stand out all the same.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from sklearn.ensemble import IsolationForest
 
 from pitwise.bars.basis import on_last_basis
 from pitwise.bars.calendar import is_session, session_number
-from pitwise.bars.returns import log_returns
 from pitwise.bars.versions import known_bars, read_versions
+from pitwise.quality_flags import FOREST, MEASURES, Forest, fit, save
 from pitwise.reports.page import (
     BLUE,
     GREY,
     ORANGE,
     Picture,
     Section,
+    Table,
     dates_below,
     drawing,
     figure,
@@ -33,22 +35,45 @@ from pitwise.workspace import Workspace, read_json, read_parquet, replacing, wri
 KINDS = {
     "split": "The share count changed; earlier prices and volumes are put on the new basis.",
     "spin_off": "A part of the company left, and its value with it. No history is joined across.",
+    "special_dividend": "A distribution out of the ordinary; it is taken out of the returns.",
+    "distribution": "The source takes a part of the price out here, and shares stay as they are.",
     "jump": "A large move that people traded: kept as it is.",
     "bad_print": "A price that nobody traded at, set aside.",
     "scale_error": "Prices off by a power of ten for a while, set aside.",
+    "displaced": "A bar with a later session's prices, which nobody can have known then: set aside.",
+    "repeated": "A bar with an earlier session's prices, set aside.",
     "stale": "A bar repeated unchanged, set aside.",
+    "no_volume": "No share was traded, and the prices are those before: set aside.",
     "absurd_volume": "A share count that no market could have traded, set aside.",
-    "distribution": "The source takes a part of the price out here, and shares stay as they are.",
     "bad_close": "The close moves and the source's adjusted close does not: no split is made of it.",
     "bad_adjustment": "The source counts a split that the price does not show; it is left out.",
     "halt": "Sessions without a bar, as when trading is halted.",
     "gap": "Sessions without a bar, as when the source has lost them.",
     "symbol_reused": "The symbol went to another company. No history is joined across.",
 }
-MEASURES = {"log_return": "return", "log_range": "high-low range", "log_volume": "volume"}
-"""The inputs of a flag, each in the symbol's own deviations from its median."""
-MAD_TO_SIGMA = 1.4826
-"""Median absolute deviation to standard deviation, for normal data."""
+TOLD_BY = {"prices": "prices", "adjusted_close": "adjusted close", "actions": "announced actions"}
+INSTANTS = {
+    "first_known": "first known, UTC",
+    "confirmed_at": "confirmed, UTC",
+    "withdrawn_at": "withdrawn, UTC",
+}
+EVIDENCE = {
+    "move": ("move beyond the market, %", "+.2f"),
+    "move_noise": ("move, usual days", "+.1f"),
+    "move_peers": ("move, session's spreads", "+.1f"),
+    "overnight": ("overnight, % of the move", ".0f"),
+    "dollar_volume": ("dollars traded, × usual", ".2f"),
+    "range": ("range, × usual", ".2f"),
+    "shares": ("shares, × usual", ".2f"),
+    "close_before": ("close before, $", ",.2f"),
+    "close": ("close, $", ",.2f"),
+    "close_after": ("close after, $", ",.2f"),
+    "high": ("high, $", ",.2f"),
+    "low": ("low, $", ",.2f"),
+}
+"""What an event was judged by: the column's heading with its unit, and its format."""
+UNKNOWN = "unknown"
+MINUS = "\u2212"
 SHOWN_ROWS = 10
 SHOWN = 20
 SHOWN_EVENTS = 300
@@ -90,51 +115,6 @@ def coverage_by_session(bars: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"listed": begun - ended, "there": there})
 
 
-def measures(bars: pd.DataFrame) -> pd.DataFrame:
-    """Log return, log high-low range and log volume; (n, 3) in the symbol's own robust deviations.
-
-    A symbol's median and median absolute deviation stand for its mean and deviation, since the
-    outliers sought must not widen the scale. Where that is 0 (prices that hardly ever move), the
-    usual deviation of the other symbols is taken. The first bar of a segment has no return and
-    counts as usual.
-    """
-    symbol = bars["symbol"]
-    values = pd.DataFrame(
-        {
-            "log_return": log_returns(bars),
-            "log_range": np.log(bars["high"] / bars["low"]),
-            "log_volume": np.log1p(bars["volume"]),
-        }
-    )
-    distance = values - values.groupby(symbol).transform("median")
-    spread = distance.abs().groupby(symbol).median().replace(0, np.nan)
-    spread = MAD_TO_SIGMA * spread.fillna(spread.median()).fillna(1)
-    return (distance / spread.loc[symbol].set_axis(bars.index)).fillna(0)
-
-
-def flags(bars: pd.DataFrame, measured: pd.DataFrame, params: QualityParams) -> pd.DataFrame:
-    """The bars that an isolation forest (Liu, Ting & Zhou 2008) sets apart most easily, best first.
-
-    Args:
-        measured: the `measures` of these bars.
-
-    Returns:
-        symbol, date, score in (0.5, 1], and the three measures. At most the share `contamination`
-        of the bars, rounded up; none below 0.5, which is the score of a bar like all the others.
-    """
-    found = bars[["symbol", "date"]].join(measured)
-    values = found[list(MEASURES)].to_numpy()
-    forest = IsolationForest(
-        n_estimators=params.trees,
-        max_samples=min(params.sample, len(values)),
-        random_state=params.seed,
-    )
-    score = -forest.fit(values).score_samples(values)
-    found.insert(2, "score", score.round(6))
-    most = found.nlargest(int(np.ceil(params.contamination * len(found))), "score")
-    return most[most["score"] > 0.5].reset_index(drop=True)
-
-
 def ranked(events: pd.DataFrame) -> pd.DataFrame:
     """Events, the longest and then the largest first, with their `rank` within their kind."""
     size = np.log(events["price_ratio"].where(events["price_ratio"] > 0)).abs().fillna(0)
@@ -161,7 +141,69 @@ def event_picture(event, bars: pd.DataFrame) -> Picture:
     axis.locator_params(axis="y", nbins=4)
     dates_below(axis, 4)
     title = f"{event.symbol}, {event.date:%Y-%m-%d}: close, US$"
-    return picture(title, drawn, event.evidence, size="small")
+    return picture(title, drawn, in_short(event), size="small")
+
+
+def in_short(event) -> str:
+    """What is told of an event below its picture: the verdict, and the move that it is about."""
+    said = [f"{event.status}, first known {_instant(event.first_known)} UTC"]
+    said.append(f"confidence {_known(event.confidence, '.0%')}")
+    if not pd.isna(event.move):
+        move = _known(np.expm1(event.move), "+.1%")
+        said.append(f"move {move}, {_known(event.move_noise, '+.1f')} usual days")
+    if not pd.isna(event.copy_of):
+        said.append(f"as on {event.copy_of:%Y-%m-%d}")
+    return "; ".join(said)
+
+
+def event_table(title: str, events: pd.DataFrame, text: str = "") -> Table:
+    """Events with their evidence as columns with units; a column that none of them has is left out.
+
+    Args:
+        events: symbol, date, status, first_known, confirmed_at, withdrawn_at, price_ratio, sessions,
+            confidence, told_by, the `EVIDENCE` and copy_of.
+    """
+    shown = events[["symbol", "date", "status"]].copy()
+    formats = {"confidence, %": ".0f", "price ratio": ".3f"}
+    shown["confidence, %"] = 100 * events["confidence"]
+    shown["told by"] = events["told_by"].map(TOLD_BY).fillna(events["told_by"])
+    for name, heading in INSTANTS.items():
+        if events[name].notna().any():
+            shown[heading] = [_instant(instant) for instant in events[name]]
+    if events["price_ratio"].notna().any():
+        shown["price ratio"] = events["price_ratio"]
+    shown["sessions"] = events["sessions"]
+    for name, (heading, spec) in EVIDENCE.items():
+        values = events[name]
+        if values.notna().any():
+            if name == "move":
+                values = 100 * np.expm1(values)
+            elif name == "overnight":
+                values = 100 * values
+            shown[heading] = values
+            formats[heading] = spec
+    # Numbers alone are unknown; an instant that has not been is none.
+    numbers = shown.select_dtypes("number").columns
+    missing = shown[numbers].isna()
+    if events["copy_of"].notna().any():
+        shown["same prices as on"] = events["copy_of"]
+    made = table(title, shown, text, **formats)
+    rows = [
+        [
+            UNKNOWN if name in numbers and missing[name].iloc[i] else cell
+            for name, cell in zip(shown, row, strict=True)
+        ]
+        for i, row in enumerate(made.rows)
+    ]
+    return replace(made, rows=rows)
+
+
+def _instant(instant: pd.Timestamp) -> str:
+    return "–" if pd.isna(instant) else f"{instant:%Y-%m-%d %H:%M}"
+
+
+def _known(value: float, spec: str) -> str:
+    return UNKNOWN if pd.isna(value) else format(value, spec).replace("-", MINUS)
 
 
 def _rows(raw_rows: int, clean_rows: int, quarantine: pd.DataFrame) -> Section:
@@ -194,38 +236,60 @@ def _events(events: pd.DataFrame, raw: pd.DataFrame, pictures: int) -> list[Sect
     pictured = order.sort_values("rank", kind="stable").head(pictures)
     closes = raw[raw["symbol"].isin(pictured["symbol"]) & raw["date"].notna()]
     closes = dict(list(closes.sort_values("date", kind="stable").groupby("symbol")))
-    counts = order["kind"].value_counts().rename_axis("kind").rename("events").reset_index()
     sections = [
         Section(
             "Events",
-            f"{len(events):,} events. At most {pictures} are pictured, shared evenly among the kinds, "
-            "the longest and largest of each kind first; the others stand in tables. A picture shows "
-            f"the closes as they came, {AROUND} sessions on either side; the step is shaded.",
-            [table("Events by kind", counts)],
+            f"{len(events):,} events. Provisional: told at its session's close, and not yet confirmed "
+            "or withdrawn by the bars after it. A confidence of 90% means: right nine times in ten. At "
+            f"most {pictures} are pictured, shared evenly among the kinds, the longest and largest "
+            f"first: the closes as they came, {AROUND} sessions on either side; the step is shaded.",
+            [
+                table(
+                    "Events by kind",
+                    by_kind(order),
+                    "Confidence: the median.",
+                    **{"confidence, %": ".0f"},
+                )
+            ],
         )
     ]
-    for kind in sorted(counts["kind"], key=list(KINDS).index):
-        shown = pictured[pictured["kind"] == kind]
-        rest = order[(order["kind"] == kind) & (order["rank"] >= len(shown))].drop(
-            columns=["kind", "rank"]
-        )
-        listed = rest.head(SHOWN_EVENTS)
-        more = (
-            f"and {len(rest) - len(listed):,} more in {Workspace.events}"
-            if len(rest) > len(listed)
-            else ""
-        )
-        formats = {"price_ratio": ".3f"}
+    for kind, text in KINDS.items():
+        own = order[order["kind"] == kind]
+        if own.empty:
+            continue
         name = f"Events: {kind.replace('_', '-')}"
+        more = f"and {len(own) - SHOWN_EVENTS:,} more in {Workspace.events}"
         sections.append(
             Section(
                 name,
-                KINDS[kind],
-                [table(f"{name}, without a picture", listed, more, **formats)] if len(rest) else [],
-                [event_picture(event, closes[event.symbol]) for event in shown.itertuples()],
+                text,
+                [event_table(name, own.head(SHOWN_EVENTS), more if len(own) > SHOWN_EVENTS else "")],
+                [
+                    event_picture(event, closes[event.symbol])
+                    for event in pictured[pictured["kind"] == kind].itertuples()
+                ],
             )
         )
     return sections
+
+
+def by_kind(events: pd.DataFrame) -> pd.DataFrame:
+    """Of each kind the events, how many have which status, and the confidence that half of them have.
+
+    Raises:
+        ValueError: a kind that the page does not know.
+    """
+    unknown = set(events["kind"]) - set(KINDS)
+    if unknown:
+        raise ValueError(f"events of unknown kinds: {sorted(unknown)}")
+    counts = pd.crosstab(events["kind"], events["status"])
+    counts = counts.reindex(columns=["provisional", "confirmed", "withdrawn"], fill_value=0)
+    counts.insert(0, "events", counts.sum(axis=1))
+    counts["confidence, %"] = 100 * events.groupby("kind")["confidence"].median()
+    counts.columns.name = None
+    return counts.reset_index().sort_values(
+        ["events", "kind"], ascending=[False, True], ignore_index=True
+    )
 
 
 def _coverage(by_symbol: pd.DataFrame, by_session: pd.DataFrame) -> Section:
@@ -326,23 +390,38 @@ def _flags(
     )
 
 
+def flagged_bars(
+    clean: pd.DataFrame, params: QualityParams
+) -> tuple[Forest, pd.DataFrame, pd.DataFrame]:
+    """A forest fitted on clean bars as traded, all of them with their measures, and the flagged ones.
+
+    The flagged have symbol, date, `score` in (0.5, 1] and the measures, the highest score first: at most
+    the share `contamination` of the bars, rounded up.
+    """
+    forest, scored = fit(clean, params.contamination, params.trees, params.sample, params.seed)
+    found = scored[scored["flagged"]].drop(columns="flagged")
+    order = found.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    return forest, scored, order
+
+
 @drawing()
 def quality(
     raw: pd.DataFrame,
-    bars: pd.DataFrame,
+    clean: pd.DataFrame,
     quarantine: pd.DataFrame,
     events: pd.DataFrame,
     cleaned: dict,
     params: QualityParams,
-) -> tuple[str, dict, pd.DataFrame]:
-    """The page, its figures as a document, and the flags.
+) -> tuple[str, dict, pd.DataFrame, Forest]:
+    """The page, its figures as a document, the flags, and the forest that tells them.
 
     Args:
+        clean: the clean bars as they were traded, with their factors.
         cleaned: the report of stage `clean`.
     """
+    bars = on_last_basis(clean)
     by_symbol, by_session = coverage_by_symbol(bars), coverage_by_session(bars)
-    measured = measures(bars)
-    found = flags(bars, measured, params)
+    forest, measured, found = flagged_bars(clean, params)
     expected, missing = int(by_symbol["sessions"].sum()), int(by_symbol["missing"].sum())
     report = {
         **cleaned,
@@ -377,20 +456,21 @@ def quality(
         f"Bars from {cleaned['first_session']} to {cleaned['last_session']}: what came in, what was set "
         "aside and why, what happened to the companies, and what looks odd."
     )
-    return page("Data quality", lead, facts, sections), report, found
+    return page("Data quality", lead, facts, sections), report, found, forest
 
 
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "quality", QualityParams)
-    document, report, found = quality(
+    document, report, found, forest = quality(
         known_bars(read_versions(workspace)),
-        on_last_basis(read_parquet(workspace.clean_bars)),
+        read_parquet(workspace.clean_bars),
         read_parquet(workspace.quarantine),
         read_parquet(workspace.events),
         read_json(workspace.clean_report),
         params,
     )
     write_parquet(found, workspace.flags)
+    save(forest, workspace.root / FOREST.path)
     write_json(report, workspace.quality_report)
     with replacing(workspace.quality_page) as temporary:
         temporary.write_text(document)

@@ -49,6 +49,13 @@ class Evening:
     """As `metrics/evaluation.json` has it; empty where no model was evaluated."""
     champion_kind: str | None
     """Which of the models in `evaluation` the champion is; None where it is none of them."""
+    unusual: pd.DataFrame | None
+    """Bars of the newest session that the isolation forest flags, as `pitwise.quality_flags` has them;
+    None where there is no forest."""
+    suspects: pd.DataFrame
+    """Provisional verdicts on newest bars: symbol, date, kind, confidence (0 to 1), first_known."""
+    withholds: bool
+    """Whether the forecasts of suspect symbols are withheld."""
 
 
 class Verdict(NamedTuple):
@@ -69,6 +76,9 @@ class Row(NamedTuple):
     """Of the largest forecast in size, 0 to 1: the length of its bar."""
     p_up: str
     provisional: bool
+    unusual: bool
+    suspect: str
+    """What its newest bar may be; empty where nothing is suspected."""
 
 
 class Standing(NamedTuple):
@@ -128,8 +138,16 @@ def signed(number: float | None, decimals: int, unit: str = "") -> str:
     return (text.replace("-", MINUS) if float(text) else text.lstrip("+-")) + unit
 
 
-def ranking(forecasts: pd.DataFrame, provisional: set[str]) -> list[Row]:
-    """All forecasts, highest expected return first; equal ones by symbol."""
+def ranking(
+    forecasts: pd.DataFrame, provisional: set[str], unusual: set[str], suspects: Mapping[str, str]
+) -> list[Row]:
+    """All forecasts, highest expected return first; equal ones by symbol.
+
+    Args:
+        provisional: symbols whose newest session is not sealed.
+        unusual: symbols whose newest bar is flagged.
+        suspects: symbol to the kind of a provisional verdict on a newest bar.
+    """
     ordered = forecasts.sort_values(["log_return", "symbol"], ascending=[False, True])
     largest = ordered["log_return"].abs().max()
     return [
@@ -142,6 +160,8 @@ def ranking(forecasts: pd.DataFrame, provisional: set[str]) -> list[Row]:
             float(abs(f.log_return) / largest) if largest > 0 else 0.0,
             f"{100 * f.p_up:.1f}",
             f.symbol in provisional,
+            f.symbol in unusual,
+            suspects.get(f.symbol, "").replace("_", " "),
         )
         for rank, f in enumerate(ordered.itertuples(), start=1)
     ]
@@ -194,6 +214,36 @@ def aside_rows(quarantine: pd.DataFrame) -> list[dict[str, str]]:
     ]
 
 
+def suspect_rows(suspects: pd.DataFrame) -> list[dict[str, str]]:
+    """The provisional verdicts, the surest first, as text."""
+    return [
+        {
+            "symbol": str(row.symbol),
+            "session": f"{row.date:%Y-%m-%d}",
+            "kind": str(row.kind).replace("_", " "),
+            "confidence": "–" if pd.isna(row.confidence) else f"{100 * row.confidence:.0f}",
+            "first_known": "–" if pd.isna(row.first_known) else f"{row.first_known:%Y-%m-%d %H:%M}",
+        }
+        for row in suspects.sort_values(["confidence", "symbol"], ascending=[False, True]).itertuples()
+    ]
+
+
+def unusual_rows(unusual: pd.DataFrame) -> list[dict[str, str]]:
+    """The first flagged bars, the highest score first, as text."""
+    return [
+        {
+            "symbol": str(row.symbol),
+            "log_return": signed(row.log_return, 1),
+            "log_range": signed(row.log_range, 1),
+            "log_volume": signed(row.log_volume, 1),
+            "score": f"{row.score:.2f}",
+        }
+        for row in unusual.sort_values(["score", "symbol"], ascending=[False, True])
+        .head(ASIDE_SHOWN)
+        .itertuples()
+    ]
+
+
 def unsealed_sessions(provisional: pd.DataFrame) -> list[dict[str, Any]]:
     """Each session that is not sealed, newest first, with its symbols."""
     return [
@@ -209,7 +259,10 @@ def tonight(evening: Evening) -> str:
     up = evening.evaluation.get(ALWAYS_UP) or {}
     following = next_session(evening.as_of)
     on_newest = evening.provisional[evening.provisional["date"] == evening.as_of]
-    rows = ranking(evening.forecasts, set(on_newest["symbol"]))
+    unusual = unusual_rows(evening.unusual) if evening.unusual is not None else []
+    flagged = set(evening.unusual["symbol"]) if evening.unusual is not None else set()
+    suspects = dict(zip(evening.suspects["symbol"], evening.suspects["kind"], strict=True))
+    rows = ranking(evening.forecasts, set(on_newest["symbol"]), flagged, suspects)
     return template("tonight.html").render(
         evening=evening,
         verdict=found,
@@ -224,6 +277,8 @@ def tonight(evening: Evening) -> str:
         direction=champion.get("direction_accuracy"),
         interval=champion.get("direction_accuracy_ci95"),
         always_up=up.get("direction_accuracy"),
+        suspects=suspect_rows(evening.suspects),
         aside=aside_rows(evening.quarantine),
+        unusual=unusual,
         unsealed=unsealed_sessions(evening.provisional),
     )

@@ -21,8 +21,9 @@ def write_pages(folder: Path) -> None:
     market = evil_market()
     quarantine = market[market["symbol"] == EVIL].head(12)[RAW].assign(reason=EVIL)
     some = market[market["symbol"] == EVIL]["date"].iloc[[50, 60, 70, 80, 90]]
-    events = pd.concat([event(EVIL, d, evidence=f"<b>{EVIL}</b>") for d in some], ignore_index=True)
-    adjusted = market.assign(price_factor=market["price_factor"].where(market["symbol"] != EVIL, 0.5))
+    events = pd.concat([event(EVIL, d, told_by=f"<b>{EVIL}</b>") for d in some], ignore_index=True)
+    later = (market["symbol"] == EVIL) & (market["date"] > some.iloc[0])
+    adjusted = market.assign(price_factor=market["price_factor"].mask(later, 2.0))
     document, *_ = quality_page(adjusted, quarantine, events)
     (folder / "quality.html").write_text(document)
     (folder / "overview.html").write_text(overview(market))

@@ -30,7 +30,7 @@ def test_coverage_counts_the_sessions_between_a_symbols_first_and_last_bar():
 def test_the_report_holds_the_cleaning_and_the_coverage():
     bars = hand_made({"A": {"2014-01-02": 10, "2014-01-06": 10}, "B": {"2014-01-02": 5}})
     bars.loc[bars["date"] == "2014-01-02", "price_factor"] = [0.5, 1.0]
-    _, report, found = quality_page(bars)
+    _, report, found, _ = quality_page(bars)
     assert report["rows_in"] == report["rows_clean"] == 3
     assert report["coverage"] == {
         "sessions_of_symbols": 4,
@@ -42,42 +42,100 @@ def test_the_report_holds_the_cleaning_and_the_coverage():
     assert report["flagged"] == len(found)
 
 
-def test_measures_are_in_the_symbols_own_robust_deviations():
-    days = [f"2014-01-{d:02d}" for d in (2, 3, 6, 7, 8)]
-    bars = hand_made({"A": dict.fromkeys(days, 10.0)})
-    bars["volume"] = np.exp([1.0, 2.0, 3.0, 4.0, 9.0]) - 1
-    found = data_quality.measures(bars)
-    # Median 3; distances 2, 1, 0, 1, 6 with median 1.
-    assert found["log_volume"].tolist() == pytest.approx([x / 1.4826 for x in (-2, -1, 0, 1, 6)])
-    assert found["log_return"].tolist() == [0] * 5
-
-
-def test_a_measure_takes_no_return_across_a_segment():
-    bars = markets.bars(1, 200, seed=1)
-    half = bars.index >= 100
-    joined = bars.assign(close=bars["close"] * np.where(half, 10, 1))
-    joined[["open", "high", "low"]] = joined[["open", "high", "low"]].mul(np.where(half, 10, 1), axis=0)
-    assert data_quality.measures(joined)["log_return"].abs().iloc[100] > 20
-    apart = joined.assign(segment=half.astype("int32"))
-    assert data_quality.measures(apart)["log_return"].iloc[100] == 0
-
-
-def test_a_planted_outlier_is_flagged_and_the_flags_repeat():
+def test_the_flagged_bars_are_the_share_that_is_asked_for_the_highest_score_first():
     bars = markets.bars(5, 400, seed=5)
     bars["volume"] = 1e6 * np.exp(np.random.default_rng(5).normal(0, 0.3, len(bars)))
-    row = 777
-    bars.loc[row, ["high", "volume"]] = [bars.loc[row, "high"] * 1.2, 1e7]
-    first, again = (data_quality.flags(bars, data_quality.measures(bars), PARAMS) for _ in range(2))
-    assert (first["symbol"][0], first["date"][0]) == tuple(bars.loc[row, ["symbol", "date"]])
-    assert len(first) == 2  # 0.001 of 2,000 bars
-    assert first["score"].between(0.5, 1, inclusive="right").all()
-    pd.testing.assert_frame_equal(first, again)
+    bars.loc[777, ["high", "volume"]] = [bars.loc[777, "high"] * 1.2, 1e7]
+    _, scored, found = data_quality.flagged_bars(bars, PARAMS)
+    assert list(found) == ["symbol", "date", "score", "log_return", "log_range", "log_volume"]
+    assert (found["symbol"][0], found["date"][0]) == tuple(bars.loc[777, ["symbol", "date"]])
+    assert len(found) == 2  # 0.001 of 2,000 bars
+    assert found["score"].is_monotonic_decreasing
+    assert found["score"].min() > 0.5
+    assert len(scored) == 2000
 
 
-def test_bars_that_are_all_alike_have_no_flags():
-    days = [f"2014-01-{d:02d}" for d in (2, 3, 6, 7, 8)]
-    bars = hand_made({"A": dict.fromkeys(days, 10.0)})
-    assert data_quality.flags(bars, data_quality.measures(bars), PARAMS).empty
+def test_evidence_is_in_columns_with_units_and_what_is_not_known_is_unknown():
+    known = event(
+        "A",
+        "2017-08-01",
+        "split",
+        price_ratio=2,
+        confirmed_at=pd.Timestamp("2017-08-02 20:00", tz="UTC"),
+        confidence=0.97,
+        told_by="adjusted_close",
+        move=np.log(0.5),
+        overnight=0.98,
+        close_before=1200.5,
+    )
+    bare = event("B", "2017-08-01", "split", price_ratio=np.nan)
+    shown = data_quality.event_table("Splits", pd.concat([known, bare], ignore_index=True))
+    assert dict(zip(shown.columns, shown.rows[0], strict=True)) == {
+        "symbol": "A",
+        "date": "2017-08-01",
+        "status": "confirmed",
+        "confidence, %": "97",
+        "told by": "adjusted close",
+        "first known, UTC": "2017-08-01 20:00",
+        "confirmed, UTC": "2017-08-02 20:00",
+        "price ratio": "2.000",
+        "sessions": "1",
+        "move beyond the market, %": "-50.00",
+        "overnight, % of the move": "98",
+        "close before, $": "1,200.50",
+    }
+    assert dict(zip(shown.columns, shown.rows[1], strict=True)) == {
+        "symbol": "B",
+        "date": "2017-08-01",
+        "status": "provisional",
+        "confidence, %": "unknown",
+        "told by": "prices",
+        "first known, UTC": "2017-08-01 20:00",
+        "confirmed, UTC": "–",
+        "price ratio": "unknown",
+        "sessions": "1",
+        "move beyond the market, %": "unknown",
+        "overnight, % of the move": "unknown",
+        "close before, $": "unknown",
+    }
+
+
+def test_a_copy_names_the_session_that_it_copies():
+    copy = event("A", "2017-08-01", "displaced", copy_of=pd.Timestamp("2017-08-02"), confidence=0.9)
+    shown = data_quality.event_table("Displaced", copy)
+    assert dict(zip(shown.columns, shown.rows[0], strict=True))["same prices as on"] == "2017-08-02"
+    words = data_quality.in_short(next(copy.itertuples()))
+    assert words == "provisional, first known 2017-08-01 20:00 UTC; confidence 90%; as on 2017-08-02"
+
+
+def test_what_a_picture_says_is_the_verdict_and_the_move():
+    seen = event("A", "2017-08-01", move=np.log(0.75), move_noise=-7.04)
+    words = data_quality.in_short(next(seen.itertuples()))
+    assert words == (
+        "provisional, first known 2017-08-01 20:00 UTC; confidence unknown; move −25.0%, −7.0 usual days"
+    )
+
+
+def test_events_are_counted_by_kind_and_status():
+    later = pd.Timestamp("2017-08-02 20:00", tz="UTC")
+    events = pd.concat(
+        [
+            event("A", "2017-08-01", "bad_print", confidence=0.5),
+            event("B", "2017-08-01", "bad_print", confirmed_at=later, confidence=0.9),
+            event("C", "2017-08-01", "bad_print", withdrawn_at=later, confidence=0.8),
+            event("A", "2017-08-03", "no_volume"),
+        ],
+        ignore_index=True,
+    )
+    found = data_quality.by_kind(events)
+    assert found["kind"].tolist() == ["bad_print", "no_volume"]
+    assert found[["events", "provisional", "confirmed", "withdrawn"]].to_numpy().tolist() == [
+        [3, 1, 1, 1],
+        [1, 1, 0, 0],
+    ]
+    assert found["confidence, %"][0] == pytest.approx(80)
+    with pytest.raises(ValueError, match="nova"):
+        data_quality.by_kind(event("A", "2017-08-01", "nova"))
 
 
 def test_pictures_are_shared_among_the_kinds_and_the_rest_is_counted():

@@ -51,6 +51,26 @@ WHOLE = {
     "provisional": pd.DataFrame({"symbol": ["AAPL"], "date": [DAY]}).head(0),
     "evaluation": EVALUATION,
     "champion_kind": "lstm",
+    "unusual": pd.DataFrame(
+        {
+            "symbol": ["AAPL"],
+            "date": [DAY],
+            "score": [0.7312],
+            "log_return": [-6.21],
+            "log_range": [5.5],
+            "log_volume": [9.04],
+        }
+    ),
+    "suspects": pd.DataFrame(
+        {
+            "symbol": ["MSFT", EVIL],
+            "date": [DAY, pd.Timestamp("2017-12-27")],
+            "kind": ["bad_print", "split"],
+            "confidence": [float("nan"), 0.93],
+            "first_known": pd.to_datetime(["2017-12-28T21:00Z", None], utc=True),
+        }
+    ),
+    "withholds": False,
 }
 
 
@@ -79,13 +99,15 @@ def test_the_verdict(changed, state, says):
 
 
 def test_the_ranking_is_by_expected_return_and_bars_are_shares_of_the_largest():
-    rows = tonight.ranking(FORECASTS, {"MSFT"})
+    rows = tonight.ranking(FORECASTS, {"MSFT"}, {"AAPL"}, {"MSFT": "bad_print"})
     assert [(row.rank, row.symbol) for row in rows] == [(1, "MSFT"), (2, "AAPL"), (3, EVIL)]
     assert [row.log_return for row in rows] == ["+0.20", "+0.10", "−0.40"]
     assert [row.share for row in rows] == pytest.approx([0.5, 0.25, 1.0])
     assert [row.rises for row in rows] == [True, True, False]
     assert rows[0].last_close == "79.84"  # 80 / exp(0.002)
     assert [row.provisional for row in rows] == [True, False, False]
+    assert [row.unusual for row in rows] == [False, True, False]
+    assert [row.suspect for row in rows] == ["bad print", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -119,9 +141,35 @@ def test_the_page_says_what_there_is_escaped_and_loads_nothing():
         "50.9 to 53.3; always up 52.3",
         EVIL,
         "provisional",
+        "bad print?",
+        "unusual",
     ):
         assert words in page.words
     assert "as known at 2017-12-28 22:31 UTC" in page.words
+
+
+def test_verdicts_on_newest_bars_and_unusual_bars_have_their_figures():
+    first, second = tonight.suspect_rows(WHOLE["suspects"])
+    assert (first["symbol"], first["confidence"], first["first_known"]) == (EVIL, "93", "–")
+    assert (second["kind"], second["confidence"]) == ("bad print", "–")
+    assert second["first_known"] == "2017-12-28 21:00"
+    (row,) = tonight.unusual_rows(WHOLE["unusual"])
+    assert [*row.values()] == ["AAPL", "−6.2", "+5.5", "+9.0", "0.73"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, "forecasts are marked, by predict.suspect"),
+        ({"withholds": True}, "forecasts are withheld, by predict.suspect"),
+        ({"suspects": WHOLE["suspects"].head(0)}, "No newest bar."),
+        ({"unusual": WHOLE["unusual"].head(0)}, "No bar of 2017-12-28."),
+        ({"unusual": None}, "Not known: no forest has been fitted."),
+    ],
+)
+def test_the_page_tells_nothing_from_not_known(changed, says):
+    document = tonight.tonight(evening(**changed))
+    assert says in " ".join(Reader(document).words.split())
 
 
 def test_an_empty_page_says_what_to_run():
