@@ -18,7 +18,7 @@ from rich.table import Table
 from pitwise.errors import StoreError
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace
-from serving.settings import ServeParams
+from serving.settings import PredictParams, ServeParams
 
 if TYPE_CHECKING:
     from pitwise.registry.model import RegistryParams
@@ -32,6 +32,8 @@ bars_app = typer.Typer(no_args_is_help=True, help="What a person knows of bars a
 app.add_typer(bars_app, name="bars")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+UNUSUAL = {True: "yes", False: "no", None: "unknown"}
 
 
 def _here() -> Workspace:
@@ -67,41 +69,59 @@ def predict(
 ) -> None:
     """Forecast the session after each symbol's newest one.
 
-    Runs the champion here, from the online store; no service is needed. Symbols without a window are
-    named on stderr; the exit code is 1 if none has one.
+    Runs the champion here, from the online store; no service is needed. Symbols without a window, or
+    whose forecast is withheld, are named on stderr; the exit code is 1 if none is left. What is unusual
+    or suspect is what the pipeline last knew of the newest bars.
 
     Example: pitwise predict AAPL MSFT
     """
     from feature_repo.store import open_store
     from pitwise.registry.versions import open_registry
     from serving.inference.champion import CHECKED_SYMBOLS, as_store_error, check_predictor
+    from serving.inference.latest import marked
+    from serving.inference.marks import named, stored_marks
     from serving.inference.predictor import Predictor, load_champion
 
     workspace = _here()
     registry = _registry(workspace)
+    policy = load_params(workspace, "predict", PredictParams).suspect
     with as_store_error("the champion"), open_registry(workspace, registry):
         champion = load_champion(workspace, registry)
         predictor = Predictor(champion, open_store(workspace))
         forecasts = predictor.forecast(list(dict.fromkeys(symbols)))
         if forecasts.symbols:
             check_predictor(predictor, forecasts.symbols[:CHECKED_SYMBOLS])
-    rows = forecasts.frame().assign(last_close=forecasts.last_close)
+    rows = marked(forecasts, stored_marks(workspace)).assign(last_close=forecasts.last_close)
+    for name in ("unusual", "suspect"):
+        rows[name] = rows[name].astype(object).where(rows[name].notna(), None)
+    doubted = rows.loc[rows["suspect"].notna(), ["symbol", "suspect"]]
+    withheld = dict(doubted.to_numpy().tolist()) if policy == "withhold" else {}
+    rows = rows[~rows["symbol"].isin(withheld)]
     rows["as_of"] = rows["as_of"].map(lambda instant: instant.isoformat())
     table = _table("symbol", "as of", ">last close", ">forecast", ">log return", ">p(up)")
+    for column in ("unusual", "suspect"):
+        table.add_column(column)
     table.caption = f"version {forecasts.model_version} ({champion.kind})"
     for row in rows.itertuples():
         figures = (f"{row.last_close:,.2f}", f"{row.price:,.2f}", f"{row.log_return:+.3%}")
-        table.add_row(row.symbol, row.as_of[:10], *figures, f"{row.p_up:.1%}")
+        marks = (UNUSUAL[row.unusual], named(row.suspect) if row.suspect else "no")
+        table.add_row(row.symbol, row.as_of[:10], *figures, f"{row.p_up:.1%}", *marks)
     document = {
         "model_version": forecasts.model_version,
         "forecasts": rows.drop(columns="model_version").to_dict("records"),
         "missing": forecasts.missing,
+        "withheld": withheld,
     }
     _print(document, as_json, *([table] if len(rows) else []))
+    messages = []
     if forecasts.missing:
-        message = f"the online store has no window of {', '.join(forecasts.missing)}."
-        if rows.empty:
-            raise StoreError(message)
+        messages.append(f"the online store has no window of {', '.join(forecasts.missing)}.")
+    if withheld:
+        doubts = ", ".join(f"{symbol} ({named(kind)})" for symbol, kind in withheld.items())
+        messages.append(f"withheld until later bars have settled a newest one: {doubts}.")
+    if messages and rows.empty:
+        raise StoreError(" ".join(messages))
+    for message in messages:
         print(message, file=sys.stderr)
 
 

@@ -7,6 +7,7 @@ make. No model is trained, except by `evening` when `evening.retrain_every_sessi
 import subprocess
 import sys
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,9 @@ from pydantic import Field
 from pitwise.errors import DataError, StoreError
 from pitwise.stage import Params, load_params
 from pitwise.workspace import Artifact, Workspace, read_json, read_parquet, replacing
+
+if TYPE_CHECKING:
+    from serving.inference.marks import Marks
 
 STAGES = ("bars", "clean", "features", "publish")
 """What `update` brings up to date, as `dvc.yaml` names it."""
@@ -47,20 +51,20 @@ def update(workspace: Workspace) -> pd.DataFrame:
 
     workspace.require_landings()
     drain(workspace)
-    is_online = caught_up(workspace)
-    forecasts = forecast(workspace) if is_online else None
+    marks = caught_up(workspace)
+    forecasts = forecast(workspace, marks) if marks else None
     for stage in (bars, cleaning, features, publish):
         stage.main(workspace)
     return forecast(workspace) if forecasts is None else forecasts
 
 
-def caught_up(workspace: Workspace) -> bool:
+def caught_up(workspace: Workspace) -> "Marks | None":
     """Put online what has landed since the last run of the stages, as far as live bars reach.
 
     Where a service runs, it does so itself.
 
     Returns:
-        whether all that has landed is online now.
+        what is known of the newest bars; None where not all that has landed is online now.
 
     Raises:
         StoreError: the store takes no rows.
@@ -71,21 +75,25 @@ def caught_up(workspace: Workspace) -> bool:
     from serving.settings import ServeParams
 
     if not workspace.published.exists():
-        return False
+        return None
     params = load_params(workspace, "serve", ServeParams)
     try:
         live = LiveBars(workspace, open_store(workspace), params.correction_sessions)
     except HeldError:
-        return False
-    left = live.left_to_the_pipeline
+        return None
+    left, marks = live.left_to_the_pipeline, live.marks
     live.close()
     if left:
         print(f"{left:,} versions of bars lie too far back to go online before the stages have run")
-    return left == 0
+    return None if left else marks
 
 
-def forecast(workspace: Workspace) -> pd.DataFrame:
-    """The champion's newest forecasts, written and logged; empty where there is no champion."""
+def forecast(workspace: Workspace, marks: "Marks | None" = None) -> pd.DataFrame:
+    """The champion's newest forecasts, written and logged; empty where there is no champion.
+
+    Args:
+        marks: of the newest bars; by default those of the workspace's files.
+    """
     from pitwise.registry.model import RegistryParams
     from pitwise.registry.versions import open_registry
     from serving.inference.latest import latest_forecasts
@@ -93,10 +101,11 @@ def forecast(workspace: Workspace) -> pd.DataFrame:
 
     if not workspace.registration_report.exists():
         columns = ["symbol", "as_of", "log_return", "price", "p_up", "model_version"]
+        columns += ["unusual", "suspect"]
         return pd.DataFrame(columns=columns)
     registry = load_params(workspace, "registry", RegistryParams)
     with open_registry(workspace, registry):
-        return latest_forecasts(workspace, load_champion(workspace, registry))
+        return latest_forecasts(workspace, load_champion(workspace, registry), marks)
 
 
 def tell_dvc(workspace: Workspace) -> None:
@@ -172,11 +181,23 @@ def evening_of(workspace: Workspace, forecasts: pd.DataFrame, now: pd.Timestamp)
     from pitwise.bars.calendar import session_date
     from pitwise.bars.versions import known_bars, read_versions
     from pitwise.load import MADE, LoadParams
+    from pitwise.quality_flags import FOREST, load, newest_two
     from pitwise.reports.tonight import Evening
     from serving.inference.freshness import newest_closed
+    from serving.inference.marks import BAR, NEWEST, stored_suspects
+    from serving.settings import PredictParams
 
-    days = read_parquet(workspace.clean_bars, ["date"])["date"].value_counts().sort_index()
+    clean = read_parquet(workspace.clean_bars, BAR)
+    days = clean["date"].value_counts().sort_index()
     as_of = days.index[-1]
+    forest = load(workspace.root / FOREST.path)
+    unusual = None
+    if forest is not None:
+        flags = forest.flags(newest_two(clean))
+        unusual = flags[(flags["date"] == as_of) & flags["flagged"].fillna(False)]
+    suspects = stored_suspects(workspace, clean)
+    # Nothing settles the last bars of a symbol that has stopped trading.
+    suspects = suspects[suspects["date"] >= days.index[-NEWEST:][0]]
     quarantine = read_parquet(workspace.quarantine)
     versions = read_versions(workspace)
     sealed = versions.seals["date"].max() if len(versions.seals) else None
@@ -202,6 +223,9 @@ def evening_of(workspace: Workspace, forecasts: pd.DataFrame, now: pd.Timestamp)
         provisional=bars[unsealed].drop_duplicates(),
         evaluation=read_json(workspace.evaluation_report) if has_models else {},
         champion_kind=champion,
+        unusual=unusual,
+        suspects=suspects,
+        withholds=load_params(workspace, "predict", PredictParams).suspect == "withhold",
     )
 
 

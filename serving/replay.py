@@ -30,7 +30,8 @@ from pitwise.bars.landing import Landing, land
 from pitwise.bars.schema import COLUMNS
 from pitwise.bars.versions import bar_versions, known_bars, read_versions
 from pitwise.cleaning import __main__ as cleaning
-from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.cleaning.as_of import clean_versions
+from pitwise.cleaning.clean import CleanParams
 from pitwise.errors import DataError
 from pitwise.features import __main__ as features
 from pitwise.features.daily import daily_features
@@ -80,10 +81,7 @@ def replay(
     after = Landing(feed, "live", pd.Timestamp.now("UTC"))
     coverage = load_params(workspace, "bars", bar_stage.BarParams).seal_coverage
     versions = bar_versions([before, after], coverage)
-    known = known_bars(versions)
-    unsealed = known["date"][~known["date"].isin(versions.seals["date"])].dropna().unique()
-    params = load_params(workspace, "clean", CleanParams)
-    bars = clean(known, params, unsealed=list(unsealed)).bars
+    bars = clean_versions(versions, load_params(workspace, "clean", CleanParams))[0].bars
     windows = last_windows(daily_features(bars), NAMES, champion.window)
     expected = {symbol: window.values for symbol, window in windows.items()}
     return played | _compared(played.pop("windows"), expected, champion.window)

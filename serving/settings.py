@@ -7,6 +7,9 @@ from pydantic import Field
 
 from pitwise.stage import Params
 
+Suspect = Literal["mark", "withhold"]
+"""What becomes of the forecast of a symbol on whose newest bars a verdict is provisional."""
+
 
 class ServeParams(Params):
     """Section `serve`: the HTTP service and live bars."""
@@ -32,3 +35,4 @@ class PredictParams(Params):
     reference_windows: int = Field(ge=1)
     recent_sessions: int = Field(ge=1)
     seed: int = Field(ge=0)
+    suspect: Suspect

@@ -44,6 +44,7 @@ def upgrade(workspace: Workspace) -> bool:
     params.insert(position, "load", params.pop("ingest"))
     if comments:
         params.ca.items["load"] = comments
+    verdicts_at_an_instant(params["clean"])
     add_missing(params, yaml.load(template() / "params.yaml"))
     # What Feast holds has no factors yet, so nothing can go on from it.
     workspace.published.unlink(missing_ok=True)
@@ -86,6 +87,17 @@ def _let_git_see_landings(workspace: Workspace) -> None:
         lines[at : at + 1] = ["/data/[a-z]*/", "/data/*.lock"]
         with replacing(path) as temporary:
             temporary.write_text("\n".join(lines) + "\n")
+
+
+def verdicts_at_an_instant(clean: dict) -> None:
+    """Bring section `clean` up: what is still counted in the same way goes over, thresholds do not."""
+    glitches, actions = clean.pop("glitches", {}), clean.pop("actions", {})
+    for section, old, names in (
+        ("copies", glitches, ["stale_bars", "absurd_volume"]),
+        ("absences", actions, ["reuse_sessions", "outage_share"]),
+    ):
+        if section not in clean:
+            clean[section] = {name: old[name] for name in names if name in old}
 
 
 def add_missing(params: dict, new: dict) -> None:

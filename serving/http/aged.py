@@ -1,4 +1,4 @@
-"""Forecasts with the age of the features that they stand on."""
+"""Forecasts with the age of the features that they stand on, and what is known of their last bar."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from serving.inference.freshness import Session, sessions_at
+from serving.inference.marks import Marks
 from serving.inference.predictor import Forecasts
 
 
 @dataclass(frozen=True)
 class Aged:
-    """Forecasts, and how old each is."""
+    """Forecasts, how old each is, and its marks."""
 
     forecasts: Forecasts
     sessions: list[Session]
@@ -21,6 +22,10 @@ class Aged:
     """Sessions that its window does not have: those since its last one, and those missing in it."""
     provisional: list[bool]
     """Whether the last session is not sealed yet."""
+    unusual: list[bool | None]
+    """Whether the last session's bar is flagged; None where it is not known."""
+    suspect: list[str | None]
+    """Kind of a provisional verdict on one of the symbol's newest bars."""
 
     def rows(self, chosen: Sequence[int]) -> "Aged":
         """These rows, in this order; of the symbols that are missing all."""
@@ -38,40 +43,38 @@ class Aged:
             [self.sessions[i] for i in chosen],
             [self.ages[i] for i in chosen],
             [self.provisional[i] for i in chosen],
+            [self.unusual[i] for i in chosen],
+            [self.suspect[i] for i in chosen],
         )
 
     def documents(self) -> list[dict[str, Any]]:
         """`serving.http.schemas.Forecast` of each row."""
         forecasts = self.forecasts
-        columns = zip(
-            forecasts.symbols,
-            self.sessions,
-            forecasts.last_close.tolist(),
-            forecasts.price.tolist(),
-            forecasts.log_return.tolist(),
-            forecasts.p_up.tolist(),
-            self.ages,
-            self.provisional,
-            strict=True,
-        )
-        return [
-            {
-                "symbol": symbol,
-                "as_of": session.as_of,
-                "for_session": session.next,
-                "last_close": last_close,
-                "price": price,
-                "log_return": log_return,
-                "p_up": p_up,
-                "feature_age_sessions": age,
-                "provisional": provisional,
-            }
-            for symbol, session, last_close, price, log_return, p_up, age, provisional in columns
-        ]
+        columns = {
+            "symbol": forecasts.symbols,
+            "as_of": [session.as_of for session in self.sessions],
+            "for_session": [session.next for session in self.sessions],
+            "last_close": forecasts.last_close.tolist(),
+            "price": forecasts.price.tolist(),
+            "log_return": forecasts.log_return.tolist(),
+            "p_up": forecasts.p_up.tolist(),
+            "feature_age_sessions": self.ages,
+            "provisional": self.provisional,
+            "unusual": self.unusual,
+            "suspect": self.suspect,
+        }
+        rows = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def aged(forecasts: Forecasts, newest: int, missing: Mapping[str, int], sealed: np.datetime64) -> Aged:
-    """Forecasts with their ages.
+def aged(
+    forecasts: Forecasts,
+    newest: int,
+    missing: Mapping[str, int],
+    sealed: np.datetime64,
+    marks: Marks,
+) -> Aged:
+    """Forecasts with their ages and marks.
 
     Args:
         newest: number of the session that ages count from. A window that reaches beyond it is as old as
@@ -84,4 +87,11 @@ def aged(forecasts: Forecasts, newest: int, missing: Mapping[str, int], sealed: 
         max(newest - session.number, 0) + missing.get(symbol, 0)
         for symbol, session in zip(forecasts.symbols, sessions, strict=True)
     ]
-    return Aged(forecasts, sessions, ages, (forecasts.as_of > sealed).tolist())
+    return Aged(
+        forecasts,
+        sessions,
+        ages,
+        (forecasts.as_of > sealed).tolist(),
+        marks.unusual_at(forecasts.symbols, forecasts.as_of),
+        marks.suspected(forecasts.symbols),
+    )

@@ -1,7 +1,7 @@
 """What the API answers with: forecasts, features, and what became of live bars."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import getLogger
 from time import perf_counter
@@ -17,9 +17,12 @@ from serving.http.problems import Problem
 from serving.http.schemas import BarsRequest
 from serving.http.service import Service
 from serving.inference.freshness import reference, sessions_at
+from serving.inference.marks import named
 from serving.settings import ServeParams
 
 logger = getLogger("pitwise.serving")
+WORST_FIRST = ("stale-features", "suspect-bar", "unknown-symbol")
+"""Why no symbol of a request has a forecast: the first of these that one of them has."""
 
 
 @contextmanager
@@ -49,12 +52,13 @@ class Answers:
         """
         started = perf_counter()
         found = self._forecast(symbols)
-        fresh = self._fresh(found)
         problems = self._problems(found)
+        rows = _without(found, problems)
         failed = [(symbol, f"symbols[{i}]") for i, symbol in enumerate(symbols) if symbol in problems]
-        if not fresh:
+        if not rows:
+            kinds = {problem.kind for problem in problems.values()}
             raise Problem(
-                "stale-features" if found.sessions else "unknown-symbol",
+                next(kind for kind in WORST_FIRST if kind in kinds),
                 "None of the symbols has a forecast; see the errors.",
                 [(field, problems[symbol].detail) for symbol, field in failed],
             )
@@ -62,7 +66,7 @@ class Answers:
             self._metrics.problems.labels(problem.kind).inc()
         document = {
             "model_version": found.forecasts.model_version,
-            "forecasts": self._logged(found.rows(fresh)),
+            "forecasts": self._logged(found.rows(rows)),
             "errors": [
                 problems[symbol].described() | {"symbol": symbol, "field": field}
                 for symbol, field in failed
@@ -75,14 +79,17 @@ class Answers:
         """The `top` forecasts of the whole market, the strongest first.
 
         Raises:
-            Problem: nothing is fresh (409), or the store or the log does not answer (503).
+            Problem: nothing is fresh or beyond doubt (409), or the store or log does not answer (503).
         """
         found = self._forecast(self._service.live.symbols)
-        fresh = self._fresh(found)
-        if not fresh:
+        problems = self._problems(found)
+        allowed = _without(found, problems)
+        if not allowed:
+            if any(problem.kind == "suspect-bar" for problem in problems.values()):
+                raise Problem("suspect-bar", "No symbol of the market is fresh and beyond doubt.")
             raise Problem("stale-features", "No symbol of the market has fresh features.")
-        values = getattr(found.forecasts, by)[fresh]
-        rows = [fresh[i] for i in np.argsort(-values, kind="stable")[:top]]
+        values = getattr(found.forecasts, by)[allowed]
+        rows = [allowed[i] for i in np.argsort(-values, kind="stable")[:top]]
         items = self._logged(found.rows(rows))
         return {"model_version": found.forecasts.model_version, "by": by, "forecasts": items}
 
@@ -158,10 +165,7 @@ class Answers:
         with unavailable_if_failing("feature store"):
             forecasts = self._service.champion.predictor.forecast(symbols, self._metrics.step)
         live = self._service.live
-        return aged(forecasts, self._newest(), live.missing_sessions, live.sealed)
-
-    def _fresh(self, found: Aged) -> list[int]:
-        return [row for row, age in enumerate(found.ages) if age <= self._params.ttl_sessions]
+        return aged(forecasts, self._newest(), live.missing_sessions, live.sealed, live.marks)
 
     def _problems(self, found: Aged) -> dict[str, Problem]:
         """Symbol to why it has no forecast."""
@@ -170,8 +174,9 @@ class Answers:
             for symbol in found.forecasts.missing
         }
         ttl = self._params.ttl_sessions
-        for symbol, session, age in zip(
-            found.forecasts.symbols, found.sessions, found.ages, strict=True
+        withholds = self._service.suspect == "withhold"
+        for symbol, session, age, kind in zip(
+            found.forecasts.symbols, found.sessions, found.ages, found.suspect, strict=True
         ):
             if age > ttl:
                 day = session.as_of[:10]
@@ -179,6 +184,12 @@ class Answers:
                     "stale-features",
                     f"The newest session is of {day}; {age} sessions since or before it are missing, "
                     f"{ttl} may be.",
+                )
+            elif kind and withholds:
+                problems[symbol] = Problem(
+                    "suspect-bar",
+                    f"One of its newest bars may be {named(kind)}; forecasts are withheld until later "
+                    "bars have settled it (predict.suspect).",
                 )
         return problems
 
@@ -191,6 +202,11 @@ class Answers:
         self._metrics.predictions.labels(chosen.forecasts.model_version).inc(len(chosen.ages))
         self._metrics.served_age.set(max(chosen.ages))
         return chosen.documents()
+
+
+def _without(found: Aged, problems: Mapping[str, Problem]) -> list[int]:
+    """The rows whose symbols have no problem."""
+    return [row for row, symbol in enumerate(found.forecasts.symbols) if symbol not in problems]
 
 
 def _frame(bars: BarsRequest) -> pd.DataFrame:

@@ -22,7 +22,7 @@ def build_service(workspace: Workspace, params: ServeParams) -> Service:
         StoreError: a part is not there; the message names it and what to run.
     """
     registry = load_params(workspace, "registry", RegistryParams)
-    log_url = workspace.database_url(load_params(workspace, "predict", PredictParams).log_url)
+    predict = load_params(workspace, "predict", PredictParams)
     store = open_store(workspace)
     with ExitStack() as undo:
         live = LiveBars(
@@ -33,10 +33,10 @@ def build_service(workspace: Workspace, params: ServeParams) -> Service:
             workspace, registry, store, lambda: live.symbols, params.champion_seconds
         )
         undo.callback(champion.stop)
-        served = ServedLog(log_url, workspace.write_ahead)
+        served = ServedLog(workspace.database_url(predict.log_url), workspace.write_ahead)
         undo.pop_all()
     champion.start()
     # What was imported stays: a full collection that walks it costs the slowest answers 80 ms.
     gc.collect()
     gc.freeze()
-    return Service(champion, served, live, store)
+    return Service(champion, served, live, store, predict.suspect)

@@ -20,6 +20,7 @@ KINDS = {
     "not-found": (404, "There is nothing at this address"),
     "method-not-allowed": (405, "The address does not take this method"),
     "stale-features": (409, "The newest features are too old"),
+    "suspect-bar": (409, "A newest bar is in doubt"),
     "body-too-large": (413, "The body is too large"),
     "not-json": (415, "The body's type is not application/json"),
     "invalid-request": (422, "A field is missing or impossible"),

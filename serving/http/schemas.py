@@ -85,6 +85,15 @@ class Forecast(BaseModel):
     provisional: bool = Field(
         description="The last session is not sealed yet: the checks of the whole market are to come."
     )
+    unusual: bool | None = Field(
+        description="The last session's bar stands out by its return, range and volume together, "
+        "against the symbol's own history. Null: not known."
+    )
+    suspect: str | None = Field(
+        description="What one of the symbol's newest bars may be (`bad_print`, `split`, ...): later "
+        "bars confirm or withdraw it. Null: nothing is suspected.",
+        examples=["bad_print"],
+    )
 
 
 class PredictAnswer(BaseModel):

@@ -11,7 +11,9 @@ import pandas as pd
 
 from pitwise.features.incremental import Outcome
 from pitwise.registry.model import RegisteredModel
+from serving.inference.marks import Marks
 from serving.inference.predictor import Forecasts, OnlineStore
+from serving.settings import Suspect
 
 
 class Predictor(Protocol):
@@ -76,6 +78,10 @@ class LiveBars(Protocol):
     def missing_sessions(self) -> Mapping[str, int]:
         """Symbol to how many sessions its newest window leaves out, where it leaves out any."""
 
+    @property
+    def marks(self) -> Marks:
+        """What is known of the symbols' newest bars."""
+
     def take(self, bars: pd.DataFrame) -> list[Outcome]: ...
 
     def withdraw(self, symbol: str, date: pd.Timestamp) -> Outcome: ...
@@ -93,6 +99,7 @@ class Service:
     served: ServedLog
     live: LiveBars
     store: OnlineStore
+    suspect: Suspect
 
     def close(self) -> None:
         """Stop following the registry, take no more bars, log what is left; each in any case."""

@@ -14,11 +14,15 @@ from pitwise.bars.landing import Landing, each_landing, land, landing_files, rea
 from pitwise.bars.schema import ADJUSTED_CLOSE, COLUMNS
 from pitwise.bars.versions import BarVersions, bar_versions, read_versions
 from pitwise.cleaning.clean import CleanParams
+from pitwise.cleaning.cross_section import read_cross_section
 from pitwise.errors import DataError, StoreError
 from pitwise.features.history import CREATED, KEYS, known
 from pitwise.features.incremental import LIVE, LiveMarket, Outcome, State, Versions
+from pitwise.quality_flags import FOREST
+from pitwise.quality_flags import load as load_forest
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, pushed_folder, read_json, read_parquet
+from serving.inference.marks import Marks, stored_suspects, unusual_of
 from serving.live.journal import Journal
 from serving.lock import acquired_lock
 
@@ -89,6 +93,11 @@ class LiveBars:
     def missing_sessions(self) -> Mapping[str, int]:
         """Symbol to how many sessions its newest window leaves out, 0 where it is not named."""
         return self._market.missing_sessions
+
+    @property
+    def marks(self) -> Marks:
+        """What is known of the symbols' newest bars, live ones too."""
+        return Marks(self._unusual, self._market.suspects)
 
     def take(self, bars: pd.DataFrame) -> list[Outcome]:
         """Take live bars; on return their windows are online and they survive a kill.
@@ -199,11 +208,21 @@ class LiveBars:
         coverage = load_params(workspace, "bars", BarParams).seal_coverage
         versions = _published_versions(workspace, published["landings"], coverage)
         recent = pd.Timestamp(published["last_event_timestamp"]) - pd.Timedelta(days=400)
-        state = State(read_parquet(workspace.clean_bars), known(_history(workspace, recent)))
+        params = load_params(workspace, "clean", CleanParams)
+        bars = read_parquet(workspace.clean_bars)
+        suspects = stored_suspects(workspace, bars)
+        state = State(
+            bars,
+            known(_history(workspace, recent)),
+            read_cross_section(workspace) if params.verdicts == "all" else None,
+            dict(zip(suspects["symbol"], suspects["kind"], strict=True)),
+        )
+        self._forest = load_forest(workspace.root / FOREST.path)
+        self._unusual = unusual_of(bars, self._forest)
         self._market = LiveMarket(
             versions,
             state,
-            load_params(workspace, "clean", CleanParams),
+            params,
             published["window"],
             self._correction_sessions,
             coverage,
@@ -273,6 +292,10 @@ class LiveBars:
                 "kept and follow when it is back."
             ) from error
         self._market.accept(changes)
+        # As a whole, for it is read from other threads. Where no feature changed, no measure did.
+        changed = {name: changes.bars[name] for name in changes.daily if name in changes.bars}
+        kept = {name: mark for name, mark in self._unusual.items() if name not in changed}
+        self._unusual = kept | unusual_of(_tails(changed), self._forest)
         self.symbols = sorted({*self.symbols, *changes.versions.online_windows["symbol"]})
         return changes.aside
 
@@ -330,6 +353,12 @@ def _published_versions(workspace: Workspace, names: list[str], coverage: float)
         return read_versions(workspace)
     published = (workspace.landing / name for name in names)
     return bar_versions((read_landing(path) for path in published), coverage)
+
+
+def _tails(bars: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The last two bars of each symbol."""
+    parts = [rows.iloc[-2:] for rows in bars.values() if len(rows)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def _news(bars: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:

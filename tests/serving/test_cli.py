@@ -8,13 +8,17 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from support import small_runs as small
 from support.models_by_hand import contract, onnx_model, register, registry
 from support.workspaces import ENVIRONMENT
 from typer.testing import CliRunner, Result
 
+from feature_repo import publish
+from pitwise import quality_flags
+from pitwise.cleaning.events import event_table
 from pitwise.errors import ParamsError, StoreError
 from pitwise.registry.champion import move_champion
-from pitwise.workspace import Workspace
+from pitwise.workspace import Workspace, read_parquet, write_parquet
 from serving import cli
 
 COMMANDS = ["predict", "serve", "replay", "model show", "model promote", "model rollback"]
@@ -120,9 +124,11 @@ def test_predict_as_json_is_the_model_s_forecast(run, workspace):
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["missing"] == ["NOSUCH"]
+    assert document["withheld"] == {}
     (row,) = document["forecasts"]
     assert row["symbol"] == "S001"
     assert row["as_of"].endswith("+00:00")
+    assert (row["unusual"], row["suspect"]) == (None, None)
     assert -0.02 < row["log_return"] < 0.02
     assert row["price"] == pytest.approx(row["last_close"] * 2.718281828 ** row["log_return"], rel=1e-6)
 
@@ -132,6 +138,30 @@ def test_predict_of_unknown_symbols_alone_exits_with_1(workspace):
     assert done.returncode == 1
     assert json.loads(done.stdout)["forecasts"] == []
     assert done.stderr == "error: the online store has no window of NOSUCH.\n"
+
+
+def test_predict_says_what_is_known_of_the_newest_bars(run, workspace, tmp_path):
+    copy = Workspace(shutil.copytree(workspace.root, tmp_path / "copy"))
+    publish.main(copy)  # Feast's registry knows absolute paths
+    clean = read_parquet(copy.clean_bars)
+    forest, _ = quality_flags.fit(clean, contamination=0.01, trees=20, sample=64, seed=7)
+    quality_flags.save(forest, copy.root / quality_flags.FOREST.path)
+    last = clean["date"].max()
+    event = event_table(symbol=["S001"], date=[last], kind=["bad_print"], confidence=[0.7])
+    write_parquet(event, copy.events)
+    both = ("predict", "S000", "S001")
+    document = json.loads(run(copy, *both, "--json").stdout)
+    assert [row["suspect"] for row in document["forecasts"]] == [None, "bad_print"]
+    assert all(isinstance(row["unusual"], bool) for row in document["forecasts"])
+    assert "a bad print" in run(copy, *both).stdout
+    small.change_params(copy, predict={"suspect": "withhold"})
+    done = run(copy, *both, "--json")
+    assert json.loads(done.stdout)["withheld"] == {"S001": "bad_print"}
+    assert [row["symbol"] for row in json.loads(done.stdout)["forecasts"]] == ["S000"]
+    said = "withheld until later bars have settled a newest one: S001 (a bad print)."
+    assert done.stderr == said + "\n"
+    alone = run(copy, "predict", "S001")
+    assert (str(alone.exception), alone.exit_code) == (said, 1)
 
 
 def test_a_champion_that_cannot_be_opened_is_one_line(run, workspace):

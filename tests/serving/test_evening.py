@@ -15,12 +15,13 @@ from support.once import once
 
 from feature_repo import publish
 from feature_repo.store import open_store
-from pitwise import pipeline
+from pitwise import pipeline, quality_flags
 from pitwise.bars import __main__ as bars
 from pitwise.bars.landing import Landing, first_to_last, land, landings
 from pitwise.bars.schema import COLUMNS
 from pitwise.bars.versions import known_bars, read_versions
 from pitwise.cleaning import __main__ as cleaning
+from pitwise.cleaning.events import event_table
 from pitwise.errors import DataError, StoreError
 from pitwise.features import __main__ as features
 from pitwise.features.indicators import NAMES
@@ -91,6 +92,7 @@ def test_a_session_that_is_not_over_or_none_is_not_sealed(workspace, day):
 def test_the_page_of_an_evening(workspace, source, now, state):
     small.change_params(workspace, load={"source": source})
     clean = pd.concat([rows("ABCD", FRIDAY), rows("A", MONDAY)], ignore_index=True)
+    clean = clean.assign(price_factor=1.0, share_factor=1.0, segment=0)
     write_parquet(clean, workspace.clean_bars)
     write_parquet(rows("B", MONDAY).assign(reason="scale_error"), workspace.quarantine)
     forecasts = pd.DataFrame(
@@ -109,6 +111,31 @@ def test_the_page_of_an_evening(workspace, source, now, state):
     assert found.quarantine["symbol"].tolist() == ["B"]
     assert evening.write_page(workspace, forecasts, pd.Timestamp(now)) == state
     assert "scale error" in (workspace.root / "reports/tonight.html").read_text()
+
+
+def test_the_page_shows_suspect_and_unusual_bars_of_the_newest_sessions(workspace):
+    history = markets.bars(3, 104, seed=8, start="2024-01-02")
+    last = history["date"].max()
+    history.loc[(history["symbol"] == "S001") & (history["date"] == last), "volume"] = 1e9
+    forest, _ = quality_flags.fit(history, contamination=0.003, trees=50, sample=256, seed=7)
+    write_parquet(history, workspace.clean_bars)
+    write_parquet(rows("B", MONDAY).assign(reason="scale_error"), workspace.quarantine)
+    events = event_table(
+        symbol=["S000", "S002"],
+        date=[last, last - pd.Timedelta(days=30)],
+        kind=["split", "bad_print"],
+        confidence=[0.8, 0.8],
+    )
+    write_parquet(events, workspace.events)
+    found = evening.evening_of(workspace, pd.DataFrame(), pd.Timestamp("2024-06-03T22:00Z"))
+    assert found.unusual is None
+    assert found.suspects["symbol"].tolist() == ["S000"]
+    assert not found.withholds
+    quality_flags.save(forest, workspace.root / quality_flags.FOREST.path)
+    small.change_params(workspace, predict={"suspect": "withhold"})
+    found = evening.evening_of(workspace, pd.DataFrame(), pd.Timestamp("2024-06-03T22:00Z"))
+    assert found.unusual["symbol"].tolist() == ["S001"]
+    assert found.withholds
 
 
 @pytest.mark.parametrize(("newest", "due"), [("2024-06-03", False), ("2024-06-04", True)])

@@ -17,7 +17,9 @@ def add_forecasts(app: FastAPI, params: ServeParams) -> None:
         "/v1/predict",
         tags=["forecasts"],
         response_model=PredictAnswer,
-        responses=declared("unknown-symbol", "stale-features", *BODIES, "duplicate-symbol", *READS),
+        responses=declared(
+            "unknown-symbol", "stale-features", "suspect-bar", *BODIES, "duplicate-symbol", *READS
+        ),
     )
     def predict(body: PredictRequest, request: Request) -> Response:
         """Forecast the session after each symbol's newest one."""
@@ -29,7 +31,7 @@ def add_forecasts(app: FastAPI, params: ServeParams) -> None:
         "/v1/forecasts",
         tags=["forecasts"],
         response_model=ForecastsAnswer,
-        responses=declared("stale-features", "invalid-request", *READS),
+        responses=declared("stale-features", "suspect-bar", "invalid-request", *READS),
     )
     def forecasts(
         request: Request,

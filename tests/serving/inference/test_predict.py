@@ -26,6 +26,8 @@ from pitwise.features.windows import gather
 from pitwise.registry.contract import open_onnx, run_onnx
 from pitwise.registry.model import RegisteredModel, RegistryParams
 from pitwise.workspace import Workspace, read_parquet
+from serving.inference.latest import latest_forecasts
+from serving.inference.marks import Marks
 from serving.inference.predict import history
 from serving.inference.predictor import Predictor, load_champion
 from serving.settings import PredictParams
@@ -274,6 +276,21 @@ def test_the_stage_writes_a_forecast_for_each_symbol_that_trades(stage, predicto
     assert latest["window_hash"].tolist() == ours.window_hash
 
 
+def test_the_forecast_of_a_suspect_symbol_is_marked_or_withheld(run, tmp_path, capsys):
+    workspace = Workspace(shutil.copytree(run.workspace.root, tmp_path / "workspace"))
+    publish.main(workspace)  # Feast's registry knows absolute paths
+    marks = Marks({}, {"S004": "split"})
+    marked = latest_forecasts(workspace, run.champion, marks).set_index("symbol")
+    assert marked["suspect"].dropna().to_dict() == {"S004": "split"}
+    assert marked["unusual"].isna().all()
+    small.change_params(workspace, predict={"suspect": "withhold"})
+    withheld = latest_forecasts(workspace, run.champion, marks)
+    assert withheld["symbol"].tolist() == ["S000", "S003", "S005", "S006"]
+    assert "(0 new in the log, 1 withheld, 1 symbols no longer trade)" in capsys.readouterr().out
+    kept = read_parquet(workspace.latest_predictions)
+    assert kept["symbol"].tolist() == withheld["symbol"].tolist()
+
+
 def test_the_stage_logs_each_forecast_once_however_often_it_runs(stage):
     latest = read_parquet(stage.workspace.latest_predictions)
     with create_engine(
@@ -293,7 +310,7 @@ def test_the_stage_keeps_what_monitoring_compares(stage, run):
 
 def test_history_is_a_sample_of_training_dates_and_all_of_the_last_sessions(run):
     rows, model = run.rows, run.champion
-    params = PredictParams(log_url="", reference_windows=40, recent_sessions=3, seed=1)
+    params = PredictParams(log_url="", reference_windows=40, recent_sessions=3, seed=1, suspect="mark")
     table = history(model, rows, rows[:0], params)
     reference, recent = (table[table["part"] == name] for name in ("reference", "recent"))
     assert len(reference) == 40
@@ -311,7 +328,9 @@ def test_history_is_a_sample_of_training_dates_and_all_of_the_last_sessions(run)
 
 def test_history_takes_the_seeds_sample_and_no_more_than_there_is(run):
     def sample(seed: int, size: int = 40) -> list[int]:
-        params = PredictParams(log_url="", reference_windows=size, recent_sessions=1, seed=seed)
+        params = PredictParams(
+            log_url="", reference_windows=size, recent_sessions=1, seed=seed, suspect="mark"
+        )
         table = history(run.champion, run.rows, run.rows[:0], params)
         return table.index[table["part"] == "reference"].tolist()
 

@@ -17,12 +17,15 @@ from support.once import once
 
 from feature_repo import publish
 from feature_repo.store import open_store
+from pitwise import quality_flags
 from pitwise.bars import __main__ as bar_stage
+from pitwise.bars.calendar import session_close
 from pitwise.bars.landing import Landing, first_to_last, land, landing_files, landings
 from pitwise.bars.schema import COLUMNS, NUMBERS
 from pitwise.bars.versions import bar_versions
 from pitwise.cleaning import __main__ as cleaning
 from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.cleaning.events import event_table
 from pitwise.errors import DataError, StoreError
 from pitwise.features import __main__ as features
 from pitwise.features.daily import daily_features
@@ -30,7 +33,7 @@ from pitwise.features.history import CREATED, known
 from pitwise.features.indicators import NAMES
 from pitwise.features.windows import LastWindow, last_windows, unpacked
 from pitwise.stage import load_params
-from pitwise.workspace import Workspace, pushed_folder, write_parquet
+from pitwise.workspace import Workspace, pushed_folder, read_parquet, write_parquet
 from serving.live import journal as journal_module
 from serving.live.journal import Journal, drain
 from serving.live.live_bars import LiveBars
@@ -156,6 +159,40 @@ def test_a_sessions_bars_are_online_and_offline_when_they_are_acknowledged(works
     for row in offline.itertuples():
         window = unpacked([row.window], len(NAMES))[0]
         np.testing.assert_array_equal(window, online(workspace, [row.symbol])[row.symbol].values)
+
+
+def test_a_bar_is_scored_when_it_is_taken_by_the_forest_of_the_history(workspace, raw):
+    clean_before = read_parquet(workspace.clean_bars)
+    forest, _ = quality_flags.fit(clean_before, contamination=0.02, trees=100, sample=256, seed=7)
+    live = live_bars(workspace)
+    assert live.marks.unusual == {}  # there is no forest yet
+    live.close()
+    quality_flags.save(forest, workspace.root / quality_flags.FOREST.path)
+    live = live_bars(workspace)
+    before = live.marks.unusual
+    assert set(before) <= set(live.symbols)
+    symbol, day = live.symbols[0], days(raw)[0]
+    bar = raw[(raw["symbol"] == symbol) & (raw["date"] == day)].iloc[:1]
+    live.take(bar.assign(high=bar["high"] * 1.3, volume=bar["volume"] * 50))
+    close = session_close(pd.Series([day])).iloc[0].tz_convert(None).to_datetime64()
+    assert live.marks.unusual[symbol] == (close, True)
+    assert {k: v for k, v in live.marks.unusual.items() if k != symbol} == {
+        k: v for k, v in before.items() if k != symbol
+    }
+    live.take(bar)
+    assert live.marks.unusual[symbol] == (close, False)
+    live.withdraw(symbol, pd.Timestamp(day))
+    assert live.marks.unusual[symbol] == before[symbol]
+    live.close()
+
+
+def test_what_the_pipeline_suspects_is_suspect_in_the_service_too(workspace):
+    last = read_parquet(workspace.clean_bars).groupby("symbol")["date"].max()
+    event = event_table(symbol=last.index[:1], date=last.iloc[:1].to_numpy(), kind=["split"])
+    write_parquet(event, workspace.events)
+    live = live_bars(workspace)
+    assert live.marks.suspects == {last.index[0]: "split"}
+    live.close()
 
 
 def test_late_repeated_corrected_and_unordered_bars_end_in_the_same_windows(workspace, raw):

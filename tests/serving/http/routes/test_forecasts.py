@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
-from support.fake_service import fake_app
+from support.fake_service import FRIDAY, fake_app, fake_service
 from support.problems import fields, problem
+
+from serving.inference.marks import Marks
 
 pytestmark = pytest.mark.unit
 
@@ -27,6 +29,8 @@ def test_a_forecast_has_its_figures_and_is_logged_before_it_is_answered(client, 
                 "p_up": 0.501,
                 "feature_age_sessions": 0,
                 "provisional": False,
+                "unusual": None,
+                "suspect": None,
             },
             {
                 "symbol": "AAPL",
@@ -38,6 +42,8 @@ def test_a_forecast_has_its_figures_and_is_logged_before_it_is_answered(client, 
                 "p_up": 0.5,
                 "feature_age_sessions": 0,
                 "provisional": False,
+                "unusual": None,
+                "suspect": None,
             },
         ],
     }
@@ -53,6 +59,38 @@ def test_a_hole_in_the_window_is_age_and_a_session_that_is_not_sealed_provisiona
     assert [error["symbol"] for error in answer["errors"]] == ["LAGS"]
     features = client.get("/v1/features/AAPL").json()
     assert features["provisional"] is True
+
+
+def test_a_bar_that_stands_out_or_is_in_doubt_is_marked(client, service):
+    marks = {"AAPL": (FRIDAY, True), "MSFT": (FRIDAY, False), "LAGS": (FRIDAY, True)}
+    service.live.marks = Marks(marks, {"MSFT": "bad_print"})
+    answer = client.post("/v1/predict", json={"symbols": ["AAPL", "MSFT", "LAGS"]}).json()
+    found = {f["symbol"]: (f["unusual"], f["suspect"]) for f in answer["forecasts"]}
+    # What is known of LAGS is of another bar than the one that its forecast stands on.
+    assert found == {"AAPL": (True, None), "MSFT": (False, "bad_print"), "LAGS": (None, None)}
+    strongest = client.get("/v1/forecasts", params={"top": 3}).json()["forecasts"]
+    assert {f["symbol"]: f["suspect"] for f in strongest}["MSFT"] == "bad_print"
+
+
+def test_a_forecast_in_doubt_is_withheld_by_the_param(tmp_path):
+    service = fake_service(suspect="withhold")
+    service.live.marks = Marks({}, {"MSFT": "split", "OLD": "split"})
+    with TestClient(fake_app(tmp_path, service)) as client:
+        answer = client.post("/v1/predict", json={"symbols": ["MSFT", "AAPL", "OLD"]}).json()
+        assert [f["symbol"] for f in answer["forecasts"]] == ["AAPL"]
+        errors = [(e["type"], e["symbol"], e["field"]) for e in answer["errors"]]
+        assert errors == [
+            ("/problems/suspect-bar", "MSFT", "symbols[0]"),
+            ("/problems/stale-features", "OLD", "symbols[2]"),
+        ]
+        assert "may be a split" in answer["errors"][0]["detail"]
+        strongest = client.get("/v1/forecasts").json()["forecasts"]
+        assert [f["symbol"] for f in strongest] == ["LAGS", "AAPL"]
+        alone = client.post("/v1/predict", json={"symbols": ["NOPE", "MSFT"]})
+        assert fields(problem(alone, 409, "suspect-bar")) == ["symbols[0]", "symbols[1]"]
+        service.live.marks = Marks({}, dict.fromkeys(service.live.symbols, "split"))
+        problem(client.get("/v1/forecasts"), 409, "suspect-bar")
+    assert [r.symbols for r in service.served.recorded] == [["AAPL"], ["LAGS", "AAPL"]]
 
 
 def test_symbols_without_a_forecast_are_named_beside_those_that_have_one(client, service):
