@@ -21,15 +21,15 @@ GOOD = {
         "verdicts": "all",
         "min_history": 60,
         "split_step": 1.25,
-        "glitches": {
-            "min_move": 0.08,
+        "copies": {"stale_bars": 3, "absurd_volume": 100},
+        "moves": {
+            "min_move": 0.06,
             "min_noise": 6,
-            "max_volume_ratio": 3,
+            "max_volume_ratio": 2.5,
             "longest_scale_error": 5,
-            "stale_bars": 3,
-            "absurd_volume": 100,
         },
-        "actions": {"min_move": 0.08, "min_noise": 6, "reuse_sessions": 60, "outage_share": 0.2},
+        "absences": {"reuse_sessions": 60, "outage_share": 0.2},
+        "reference": None,
     },
     "publish": {"window": 30, "window_sessions": 21},
 }

@@ -22,7 +22,7 @@ from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, PRICES
 from pitwise.cleaning.absences import AbsenceParams, absences, new_companies, segments
 from pitwise.cleaning.adjustment import steps, with_factors
 from pitwise.cleaning.cross_section import CopyParams, CrossSection, cross_section
-from pitwise.cleaning.events import DOLLARS, EVENT_KEY, LIFE, NEVER, event_table
+from pitwise.cleaning.events import DOLLARS, EVENT_KEY, LIFE, NEVER, events_of
 from pitwise.cleaning.groups import by_symbol
 from pitwise.cleaning.moves import MoveParams, moves
 from pitwise.cleaning.neighbours import Neighbours
@@ -259,13 +259,12 @@ class _Symbols:
             reason=self.reason[refused], since=_utc(self.since[refused])
         )
         assert len(bars) + len(quarantine) == len(self.raw)
-        events = [self._named(table) for table in self.told]
         if market is not None:
-            events.append(self._missing_sessions(market))
+            self._miss_sessions(market)
         return Cleaned(
             CLEAN_SCHEMA.validate(bars[list(CLEAN_SCHEMA.columns)].astype({"symbol": "string"})),
             quarantine.drop(columns=JUDGED_AT).astype({"symbol": "string"}),
-            pd.concat(events).sort_values(EVENT_KEY, kind="stable", ignore_index=True),
+            self._events().sort_values(EVENT_KEY, kind="stable", ignore_index=True),
         )
 
     def _with_actions(self, kept: np.ndarray, market: CrossSection | None) -> pd.DataFrame:
@@ -294,8 +293,8 @@ class _Symbols:
         self._tell(known, self.known[rows], self.known[rows], withdrawn)
         return with_factors(bars, taken, n.run).assign(segment=segments(breaks, n.first))
 
-    def _missing_sessions(self, market: CrossSection) -> pd.DataFrame:
-        """The events of sessions for which no row came at all, not even one that was set aside."""
+    def _miss_sessions(self, market: CrossSection) -> None:
+        """Tell of sessions for which no row came at all, not even one that was set aside."""
         raw = self.raw
         there = ~np.isnat(self.judged) & raw["symbol"].notna().to_numpy() & is_session(raw["date"])
         came = raw[there].assign(row=np.flatnonzero(there)).drop_duplicates(BAR_KEY)
@@ -303,18 +302,18 @@ class _Symbols:
         away = absences(Neighbours(came), self.params.absences, market.lost(self.params.absences))
         rows = came["row"].to_numpy()[away["row"].to_numpy(int)]
         day = session_date(away["first"].to_numpy())
-        told = self.judged[rows]
-        life = {"first_known": told, "confirmed_at": told, "withdrawn_at": NEVER}
-        return self._named(away.assign(row=rows, told_by="prices", **life)).assign(date=day)
+        away = away.assign(row=rows, date=day, told_by="prices")
+        self._tell(away, self.judged[rows], self.judged[rows])
 
-    def _named(self, told: pd.DataFrame) -> pd.DataFrame:
-        rows = self.raw[BAR_KEY].iloc[told["row"].to_numpy(int)]
-        columns = told.drop(columns=["row", "first", "settled", "suspected"], errors="ignore")
-        return event_table(
-            symbol=rows["symbol"].astype("string").array,
-            date=rows["date"].array,
-            **{name: column.array for name, column in columns.items()},
-        )
+    def _events(self) -> pd.DataFrame:
+        """All that was told."""
+        keys = {name: self.raw[name].to_numpy() for name in BAR_KEY}
+        parts = []
+        for told in self.told:
+            rows = told["row"].to_numpy(int)
+            own = {name: values[rows] for name, values in keys.items()}
+            parts.append(own | {name: told[name].to_numpy() for name in told})
+        return events_of(parts)
 
 
 def _settled(found: pd.DataFrame, judged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -49,23 +49,40 @@ DTYPES = {
     "sessions": "int64",
 }
 NEVER = np.datetime64("NaT", "us")
+UNKNOWN = {
+    **dict.fromkeys(["date", "copy_of", *LIFE], NEVER),
+    **dict.fromkeys(["price_ratio", "confidence", *EVIDENCE], np.nan),
+    "sessions": 1,
+}
+"""What stands for a column that is not given; of the others None."""
+
+
+def events_of(parts: list[dict[str, np.ndarray]]) -> pd.DataFrame:
+    """Events out of columns.
+
+    Args:
+        parts: each of `EVENT_COLUMNS` in (n,) arrays of one length, `symbol`, `date` and `kind` at
+            least; instants as datetime64[us] in UTC. What is not given is not known, `sessions` is 1,
+            and the status follows from the life.
+    """
+    columns = {}
+    for name in EVENT_COLUMNS:
+        if name != "status":
+            given = (part.get(name, np.full(len(part["kind"]), UNKNOWN.get(name))) for part in parts)
+            columns[name] = np.concatenate([np.empty(0, np.asarray(UNKNOWN.get(name)).dtype), *given])
+    table = pd.DataFrame(columns)
+    for name in LIFE:
+        table[name] = table[name].dt.tz_localize("UTC")
+    return with_status(table)
 
 
 def event_table(**columns) -> pd.DataFrame:
-    """Events out of columns of one length; what is not given is not known.
-
-    Args:
-        columns: of `EVENT_COLUMNS`, `symbol`, `date` and `kind` at least; instants as datetime64[us] in
-            UTC. `sessions` is 1 where it is not given, the status follows from the life.
-    """
-    table = pd.DataFrame(columns)
-    for name in EVENT_COLUMNS:
-        if name not in table:
-            table[name] = 1 if name == "sessions" else None
-    for name in LIFE:
-        instants = pd.to_datetime(table[name])
-        table[name] = instants.dt.tz_localize("UTC") if instants.dt.tz is None else instants
-    return with_status(table)
+    """Events out of columns of any kind, see `events_of`; instants with or without a time zone."""
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    for name in set(LIFE) & set(columns):
+        instants = pd.to_datetime(pd.Series(columns[name]), utc=True)
+        arrays[name] = instants.dt.tz_localize(None).to_numpy("datetime64[us]")
+    return events_of([arrays])
 
 
 def with_status(events: pd.DataFrame) -> pd.DataFrame:

@@ -254,7 +254,7 @@ def test_live_bars_of_markets_that_once_failed_end_in_what_the_batch_path_comput
 
 
 @pytest.mark.component
-@settings(max_examples=3, deadline=None, phases=[Phase.reuse, Phase.generate])
+@settings(max_examples=2, deadline=None, phases=[Phase.reuse, Phase.generate])
 @given(st.integers(0, 10**6))
 def test_live_bars_in_any_order_with_kills_in_between_end_in_what_the_batch_path_computes(seed):
     play(seed)
@@ -542,3 +542,45 @@ def test_a_withdrawn_bar_withdraws_its_row_and_its_window_and_the_one_before_com
     assert market.withdrawal(name, day(raw, -7 - CORRECTION)).reason == "too_old"
     assert market.withdrawal("NOSUCH", day(raw, -5)).reason == "unknown_symbol"
     assert judged(market, new) == [("new", "")]
+
+
+def some(raw: pd.DataFrame, session: int, which: range | list[int]) -> pd.DataFrame:
+    return pd.concat([bar(raw, session, i) for i in which], ignore_index=True)
+
+
+def test_bars_of_the_next_session_that_come_before_the_seal_seal_it_no_earlier_than_in_batch():
+    raw = bars(10, 130, seed=3)[COLUMNS]
+    service = Service(raw[raw["date"] < day(raw, -4)])
+    parts = [(-4, range(3)), (-3, range(3)), (-4, range(3, 10)), (-3, [3]), (-3, range(4, 10))]
+    for session, which in parts:
+        service.take(some(raw, session, which))
+        assert service.market.sealed == service.expected().seals["date"].max()
+    assert service.market.sealed == day(raw, -3)
+
+
+def test_a_session_that_a_person_seals_has_the_bars_that_had_come_in_its_cross_section():
+    raw = bars(10, 130, seed=3)[COLUMNS]
+    service = Service(raw[raw["date"] < day(raw, -4)])
+    service.take(some(raw, -4, range(7)))
+    assert service.market.seal(day(raw, -4)) == day(raw, -4)
+    market = service.market._market
+    assert market is not None
+    assert market.symbols[-2:].tolist() == [10, 7]
+
+
+def test_a_split_before_a_halt_of_weeks_stands_when_the_symbol_is_back():
+    raw = bars(6, 180, seed=4)[COLUMNS]
+    name = raw["symbol"].unique()[0]
+    mine = raw["symbol"] == name
+    split = mine & (raw["date"] >= day(raw, -25))
+    raw.loc[split, PRICES] /= 2
+    raw.loc[split, "volume"] *= 2
+    halted = mine & (raw["date"] > day(raw, -25)) & (raw["date"] < day(raw, -2))
+    raw = raw[~halted]
+    service = Service(raw[raw["date"] < day(raw, -25)])
+    for session in range(-25, 0):
+        service.take(raw[raw["date"] == day(raw, session)])
+        if session == -20:
+            assert service.market.suspects == {name: "split"}
+    assert service.market.suspects == {}
+    assert_same(service)

@@ -67,12 +67,11 @@ def alike(got: pd.DataFrame, wanted: pd.DataFrame) -> None:
         np.testing.assert_allclose(got[name], wanted[name], err_msg=name, **bound)
 
 
-@given(st.sampled_from(["off", "all"]), MARKETS)
+@given(st.just("all"), MARKETS)
 @settings(deadline=None, max_examples=1, phases=[Phase.explicit, Phase.generate])
 @example("off", (1, "traded"))
 @example("all", (2, "adjusted"))
 @example("all", (3, "split_adjusted"))
-@example("all", (4, "traded"))
 def test_verdicts_features_and_windows_are_those_of_what_had_come(verdicts, market):
     seed, mode = market
     rules = params(verdicts)
