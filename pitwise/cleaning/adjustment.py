@@ -24,7 +24,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pitwise.bars.basis import on_last_basis
 from pitwise.bars.schema import ADJUSTED_CLOSE
 from pitwise.cleaning.announced import SPECIAL, Announced, announced, shows
 from pitwise.cleaning.kinds import RATIOS
@@ -295,9 +294,3 @@ def with_factors(bars: pd.DataFrame, believed: Steps, run: np.ndarray) -> pd.Dat
     return bars.assign(
         price_factor=cumulative(believed.price, run), share_factor=cumulative(believed.shares, run)
     )
-
-
-def adjusted(bars: pd.DataFrame, split_step: float, actions: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Bars on the basis of each symbol's last, by what is believed of actions and the adjusted close."""
-    believed, _ = steps(bars, split_step, actions)
-    return on_last_basis(with_factors(bars, believed, Neighbours(bars).run))

@@ -159,11 +159,9 @@ def changes_of(cleaned: Cleaned) -> pd.DataFrame:
     aside, events = cleaned.quarantine, cleaned.events
     aside = aside[aside["since"] > aside[KNOWN]]
     parted = events["kind"].isin(["split", "spin_off"]) & (events["told_by"] == "prices")
-    back = events["kind"] == "symbol_reused"
     told = [
         aside[["symbol", "since"]],
         events.loc[parted, ["symbol", "confirmed_at"]].dropna(),
-        events.loc[back, ["symbol", "first_known"]],
     ]
     return pd.concat([part.set_axis(["symbol", "at"], axis=1) for part in told]).drop_duplicates()
 

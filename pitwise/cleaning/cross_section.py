@@ -108,9 +108,12 @@ def tape(versions: BarVersions) -> pd.DataFrame:
     """The bars of each session as they were known when it was complete, with `judged_at`."""
     bars = versions.bars
     sealed = versions.seals.set_index("date")["sealed_at"].reindex(bars["date"]).set_axis(bars.index)
-    bars = bars.assign(**{JUDGED_AT: sealed})[(bars[KNOWN] <= sealed).to_numpy()]
+    there = (bars[KNOWN] <= sealed).to_numpy()
+    bars = bars.assign(**{JUDGED_AT: sealed})
+    bars = bars if there.all() else bars[there]
     holds = newest(bars) & ~bars["withdrawn"].to_numpy()
-    return bars.loc[holds, [*COLUMNS, KNOWN, JUDGED_AT]].reset_index(drop=True)
+    bars = bars[[*COLUMNS, KNOWN, JUDGED_AT]]
+    return (bars if holds.all() else bars[holds]).reset_index(drop=True)
 
 
 class _Seen(NamedTuple):

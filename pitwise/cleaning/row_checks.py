@@ -28,7 +28,7 @@ CHECKS: dict[str, Check] = {
     "close_outside_range": lambda b: ~b["close"].between(b["low"], b["high"]).to_numpy(),
     "duplicate": lambda b: _repeats(b),
     # Two bars of one session that differ: which one is right is unknown, so neither is kept.
-    "conflicting_duplicate": lambda b: b.duplicated(BAR_KEY, keep=False).to_numpy(),
+    "conflicting_duplicate": lambda b: _several(b),
 }
 """Name of each row check and the rows it refuses; a row is quarantined by the first it fails."""
 
@@ -48,10 +48,22 @@ def _was_over(bars: pd.DataFrame) -> np.ndarray:
     return over
 
 
+def _several(bars: pd.DataFrame) -> np.ndarray:
+    """True where a symbol has more than one row of a session; (n,) bool."""
+    symbol, date = bars["symbol"], bars["date"].to_numpy()
+    if isinstance(symbol.dtype, pd.CategoricalDtype) and len(bars):
+        codes = symbol.cat.codes.to_numpy()
+        goes_on = codes[1:] == codes[:-1]
+        if ((codes[1:] > codes[:-1]) | (goes_on & (date[1:] >= date[:-1]))).all():  # no hash is needed
+            same = goes_on & (date[1:] == date[:-1])
+            return np.append(same, False) | np.append(False, same)
+    return bars.duplicated(BAR_KEY, keep=False).to_numpy()
+
+
 def _repeats(bars: pd.DataFrame) -> np.ndarray:
     """True where all of a row was there before; (n,) bool."""
     repeats = np.zeros(len(bars), bool)
-    several = bars.duplicated(BAR_KEY, keep=False).to_numpy()  # few, and quicker to find
+    several = _several(bars)  # few, and quicker to find
     repeats[several] = bars[several].duplicated(_needed(bars)).to_numpy()
     return repeats
 

@@ -18,6 +18,7 @@ from pitwise.bars.versions import KNOWN, BarVersions, known_bars
 from pitwise.cleaning.as_of import FOREVER, History, history, pasts, spans_between
 from pitwise.cleaning.clean import Cleaned, CleanParams
 from pitwise.cleaning.cross_section import CrossSection, read_cross_section
+from pitwise.cleaning.events import INSTANT
 from pitwise.features.daily import FACTORS, daily_features
 from pitwise.features.history import CREATED, KEYS, revisions
 from pitwise.features.indicators import NAMES
@@ -25,7 +26,6 @@ from pitwise.workspace import Workspace, read_parquet, replacing, write_parquet
 
 GROUP_ROWS = 250_000
 """About as many bars are in memory with their features at a time."""
-INSTANT = "datetime64[us, UTC]"
 ROUNDING = {"rtol": 1e-12, "atol": 1e-10}
 """Features that differ by less make no version: an average that never quite forgets a corrected bar
 would else go on to version every session after it. What a changed bar changes is larger: a share in 1e10

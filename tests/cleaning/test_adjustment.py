@@ -6,9 +6,17 @@ from hypothesis import strategies as st
 from support import markets
 from support.faulty_bars import AT, PRICES
 
+from pitwise.bars.basis import on_last_basis
 from pitwise.bars.schema import COLUMNS
 from pitwise.bars.sources.sample import sample_bars
-from pitwise.cleaning.adjustment import adjusted, steps
+from pitwise.cleaning.adjustment import steps, with_factors
+from pitwise.cleaning.neighbours import Neighbours
+
+
+def adjusted(bars: pd.DataFrame, split_step: float) -> pd.DataFrame:
+    """Bars on the basis of each symbol's last, by what is believed of the adjusted close."""
+    believed, _ = steps(bars, split_step)
+    return on_last_basis(with_factors(bars, believed, Neighbours(bars).run))
 
 
 @pytest.fixture(scope="module")

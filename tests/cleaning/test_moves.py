@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.faulty_bars import AT, PRICES, calm_stock
+from support.faulty_bars import AT, PRICES, busy, calm_stock, earnings, move
 
 from pitwise.cleaning.moves import EVIDENCE, STATE, MoveParams, moves
 from pitwise.cleaning.neighbours import FEW_SYMBOLS, MARKET_SYMBOLS, Market, Neighbours, market_of
@@ -29,20 +29,11 @@ def verdicts(bars: pd.DataFrame, of: Market | None = None) -> list[tuple]:
     return list(found(bars, of)[VERDICT].itertuples(index=False, name=None))
 
 
-def move(bars: pd.DataFrame, ratio: float, at: int = AT) -> None:
-    """From a row on the stock is worth `ratio` times what it was."""
-    bars.loc[at:, PRICES] *= ratio
-
-
 def close_at(bars: pd.DataFrame, ratio: float, at: int = AT) -> None:
     """One session's close is off, and the range with it."""
     bars.loc[at, "close"] *= ratio
     bars.loc[at, "high"] = bars.loc[at, ["high", "close"]].max()
     bars.loc[at, "low"] = bars.loc[at, ["low", "close"]].min()
-
-
-def busy(bars: pd.DataFrame, times: float) -> None:
-    bars.loc[AT : AT + 2, "volume"] *= [times, 1 + times / 3, 1 + times / 6]
 
 
 def test_a_calm_stock_has_no_odd_move(calm):
@@ -122,11 +113,7 @@ def test_a_part_that_leaves_overnight_is_a_spin_off(calm, ratio):
 
 @pytest.mark.parametrize("ratio", [0.8, 1.25])
 def test_earnings_are_news(calm, ratio):
-    move(calm, ratio)
-    calm.loc[AT, "open"] /= ratio**0.3  # a third of it came within the session
-    calm.loc[AT, "high"] = calm.loc[AT, ["open", "close"]].max() * 1.01
-    calm.loc[AT, "low"] = calm.loc[AT, ["open", "close"]].min() * 0.99
-    busy(calm, 8)
+    earnings(calm, ratio)
     assert verdicts(calm) == [(AT, "jump", "jump", 0, 1)]
 
 

@@ -4,22 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import markets
-from support.faulty_bars import AT, CLEAN, PRICES, cleaned, kinds, quarantined
+from support.faulty_bars import AT, CLEAN, PRICES, busy, cleaned, earnings, kinds, move, quarantined
 
 from pitwise.bars.basis import on_last_basis
 from pitwise.bars.calendar import session_close
 from pitwise.bars.schema import COLUMNS
 from pitwise.cleaning.clean import clean
 from pitwise.features.indicators import compute
-
-
-def move(frame: pd.DataFrame, ratio: float) -> None:
-    """From row `AT` on the stock is worth `ratio` times what it was."""
-    frame.loc[AT:, PRICES] *= ratio
-
-
-def busy(frame: pd.DataFrame, times: float) -> None:
-    frame.loc[AT : AT + 2, "volume"] *= [times, 1 + times / 3, 1 + times / 6]
 
 
 def test_a_calm_stock_has_no_event(calm):
@@ -193,11 +184,7 @@ def test_no_indicator_reaches_across_a_spin_off(calm):
 
 @pytest.mark.parametrize("ratio", [0.8, 1.25])
 def test_earnings_stay_a_return(calm, ratio):
-    move(calm, ratio)
-    calm.loc[AT, "open"] /= ratio**0.3  # a third of it came within the session
-    calm.loc[AT, "high"] = calm.loc[AT, ["open", "close"]].max() * 1.01
-    calm.loc[AT, "low"] = calm.loc[AT, ["open", "close"]].min() * 0.99
-    busy(calm, 8)
+    earnings(calm, ratio)
     bars, quarantine, events = cleaned(calm)
     assert quarantine.empty
     assert kinds(events) == [(calm["date"][AT], "jump")]

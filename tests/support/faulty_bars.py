@@ -53,6 +53,25 @@ def raw(*changes: dict) -> pd.DataFrame:
     return frame.astype({"symbol": "string", "date": "datetime64[ns]"})
 
 
+def move(bars: pd.DataFrame, ratio: float, at: int = AT) -> None:
+    """From a row on the stock is worth `ratio` times what it was."""
+    bars.loc[at:, PRICES] *= ratio
+
+
+def busy(bars: pd.DataFrame, times: float) -> None:
+    """The volume of row `AT` is that many times what it was, and dies down."""
+    bars.loc[AT : AT + 2, "volume"] *= [times, 1 + times / 3, 1 + times / 6]
+
+
+def earnings(bars: pd.DataFrame, ratio: float) -> None:
+    """News in row `AT`, on eight times the volume; a third of the move comes within the session."""
+    move(bars, ratio)
+    bars.loc[AT, "open"] /= ratio**0.3
+    bars.loc[AT, "high"] = bars.loc[AT, ["open", "close"]].max() * 1.01
+    bars.loc[AT, "low"] = bars.loc[AT, ["open", "close"]].min() * 0.99
+    busy(bars, 8)
+
+
 def calm_stock() -> pd.DataFrame:
     """300 sessions of a stock that moves about 1% a day and trades about a million shares."""
     rng = np.random.default_rng(5)

@@ -117,19 +117,6 @@ def asked_days(params: YahooParams, now: pd.Timestamp) -> tuple[date, date]:
     return params.start, min(params.end or date.max, last_finished_session(now).date())
 
 
-def yahoo_bars(
-    params: YahooParams,
-    cache: Path,
-    *,
-    ask: Ask | None = None,
-    now: pd.Timestamp | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> pd.DataFrame:
-    """The bars of `yahoo_market`."""
-    return yahoo_market(params, cache, ask=ask, now=now, clock=clock, sleep=sleep)[0]
-
-
 def yahoo_market(
     params: YahooParams,
     cache: Path,

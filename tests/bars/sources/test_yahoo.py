@@ -18,7 +18,7 @@ from yfinance.exceptions import YFDataException, YFPricesMissingError, YFRateLim
 
 from pitwise.bars.landing import landings, read_landing
 from pitwise.bars.sources import yahoo
-from pitwise.bars.sources.yahoo import YahooParams, last_finished_session, yahoo_bars
+from pitwise.bars.sources.yahoo import YahooParams, last_finished_session, yahoo_market
 from pitwise.errors import DataError, ParamsError
 from pitwise.load import load
 from pitwise.stage import load_params
@@ -105,14 +105,14 @@ class Yahoo:
 
 
 def fetched(folder: Path, source: Yahoo, now=FRIDAY_NIGHT, **changed) -> pd.DataFrame:
-    return yahoo_bars(
+    return yahoo_market(
         params(folder, **changed),
         cache=folder / "cache",
         ask=source,
         now=now,
         clock=source.clock,
         sleep=source.clock.sleep,
-    )
+    )[0]
 
 
 def kept(folder: Path) -> list[str]:
@@ -532,7 +532,9 @@ def http(tmp_path, monkeypatch) -> Http:
 def through_yfinance(folder: Path, retries=2, tickers="[BRK.B]") -> tuple[pd.DataFrame, Clock]:
     clock = Clock()
     asked = params(folder, tickers=tickers, retries=retries)
-    bars = yahoo_bars(asked, cache=folder / "cache", now=FRIDAY_NIGHT, clock=clock, sleep=clock.sleep)
+    bars, _ = yahoo_market(
+        asked, cache=folder / "cache", now=FRIDAY_NIGHT, clock=clock, sleep=clock.sleep
+    )
     return bars, clock
 
 
