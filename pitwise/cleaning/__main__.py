@@ -16,6 +16,7 @@ def main(workspace: Workspace) -> None:
     # A third of the memory, which millions of bars need.
     with pd.option_context("mode.copy_on_write", True):
         versions = read_versions(workspace, encoded=True)
+        pa.default_memory_pool().release_unused()  # what reading took, and pandas has copied
         judged = tape(versions)
         market = cross_section(judged if params.verdicts == "all" else judged.iloc[:0])
         del judged

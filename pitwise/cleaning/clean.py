@@ -18,12 +18,12 @@ from pydantic import Field
 
 from pitwise.bars.basis import on_first_basis
 from pitwise.bars.calendar import is_session, session_close, session_date
-from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, PRICES
+from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, COLUMNS, PRICES
 from pitwise.cleaning.absences import AbsenceParams, absences, new_companies, segments
 from pitwise.cleaning.adjustment import steps, with_factors
 from pitwise.cleaning.cross_section import CopyParams, CrossSection, cross_section
 from pitwise.cleaning.events import DOLLARS, EVENT_KEY, LIFE, NEVER, events_of
-from pitwise.cleaning.groups import by_symbol
+from pitwise.cleaning.groups import by_symbol, first_of_session, those
 from pitwise.cleaning.moves import MoveParams, moves
 from pitwise.cleaning.neighbours import Neighbours
 from pitwise.cleaning.row_checks import JUDGED_AT, KNOWN_AT, reasons
@@ -39,9 +39,22 @@ BELIEVED = ("split", "distribution", "spin_off", "symbol_reused")
 APART = ("spin_off", "symbol_reused")
 """Kinds of events that no history is joined across."""
 
+
+def _is_named(symbol: pd.Series) -> bool:
+    return "" not in symbol.unique()
+
+
+def _in_order(bars: pd.DataFrame) -> bool:
+    """Whether symbols ascend, and the dates of each; so no bar is there twice, which takes no hash."""
+    symbol, date = bars["symbol"].to_numpy(object), bars["date"].to_numpy()
+    goes_on = symbol[1:] == symbol[:-1]
+    begins = np.flatnonzero(~goes_on) + 1
+    return bool((symbol[begins] > symbol[begins - 1]).all() and (date[1:] > date[:-1])[goes_on].all())
+
+
 CLEAN_SCHEMA = pa.DataFrameSchema(
     {
-        "symbol": pa.Column("string", pa.Check.str_length(min_value=1)),
+        "symbol": pa.Column("string", pa.Check(_is_named, error="is not empty")),
         "date": pa.Column("datetime64[us]"),
         **{p: pa.Column("float64", pa.Check.gt(0)) for p in PRICES},
         "volume": pa.Column("float64", pa.Check.ge(0)),
@@ -49,7 +62,7 @@ CLEAN_SCHEMA = pa.DataFrameSchema(
         "share_factor": pa.Column("float64", pa.Check.gt(0)),
         "segment": pa.Column("int32", pa.Check.ge(0)),
     },
-    unique=["symbol", "date"],
+    checks=pa.Check(_in_order, error="sorted by symbol and date, each session of a symbol once"),
     strict=True,
     ordered=True,
 )
@@ -184,8 +197,8 @@ class _Symbols:
         """Events of rows of `raw`: `row`, `kind`, the instants of `LIFE`, and what else is known."""
 
     def _to_judge(self) -> np.ndarray:
-        """The rows of complete sessions that no check has refused yet."""
-        return np.flatnonzero((self.reason == "") & ~np.isnat(self.judged))
+        """True where the session is complete and no check has refused the row yet; (n,) bool."""
+        return (self.reason == "") & ~np.isnat(self.judged)
 
     def _tell(
         self,
@@ -198,8 +211,9 @@ class _Symbols:
         self.told.append(events.assign(**life))
 
     def refuse_copies(self, market: CrossSection) -> None:
-        at = self._to_judge()
-        refused = market.refused(self.raw.iloc[at], self.params.copies)
+        to_judge = self._to_judge()
+        at = np.flatnonzero(to_judge)
+        refused = market.refused(those(self.raw[COLUMNS], to_judge), self.params.copies)
         rows = at[refused["row"].to_numpy(int)]
         self.reason[rows] = refused["reason"].to_numpy(object)
         # What carries a later session's prices was not known at its own close: it never was there.
@@ -210,8 +224,8 @@ class _Symbols:
         self._tell(refused.drop(columns="later"), self.since[rows], self.since[rows])
 
     def judge_moves(self, market: CrossSection) -> None:
-        at = self._to_judge()
-        bars = self.raw.iloc[at]
+        to_judge = self._to_judge()
+        at, bars = np.flatnonzero(to_judge), those(self.raw, to_judge)
         taken, known = steps(bars, self.params.split_step, self.actions)
         comparable = with_factors(bars, taken, Neighbours(bars).run)
         n = Neighbours(on_first_basis(comparable))
@@ -254,15 +268,16 @@ class _Symbols:
         # What happened to a company is told before it has the history that a window needs.
         young = self.reason == TOO_LITTLE_HISTORY
         kept = np.flatnonzero(~refused | young)
-        bars = self._with_actions(kept, market)[~young[kept]]
+        bars = those(self._with_actions(kept, market), ~young[kept])
         quarantine = self.raw[refused].assign(
             reason=self.reason[refused], since=_utc(self.since[refused])
         )
         assert len(bars) + len(quarantine) == len(self.raw)
         if market is not None:
             self._miss_sessions(market)
+        bars = bars[list(CLEAN_SCHEMA.columns)].astype({"symbol": "string"})
         return Cleaned(
-            CLEAN_SCHEMA.validate(bars[list(CLEAN_SCHEMA.columns)].astype({"symbol": "string"})),
+            CLEAN_SCHEMA.validate(bars, inplace=True),  # it changes nothing, and need not copy
             quarantine.drop(columns=JUDGED_AT).astype({"symbol": "string"}),
             self._events().sort_values(EVENT_KEY, kind="stable", ignore_index=True),
         )
@@ -297,8 +312,9 @@ class _Symbols:
         """Tell of sessions for which no row came at all, not even one that was set aside."""
         raw = self.raw
         there = ~np.isnat(self.judged) & raw["symbol"].notna().to_numpy() & is_session(raw["date"])
-        came = raw[there].assign(row=np.flatnonzero(there)).drop_duplicates(BAR_KEY)
-        came[PRICES] = came[PRICES].where((came[PRICES] > 0) & (came[PRICES] < np.inf))
+        came = those(raw.assign(row=np.arange(len(raw))), there)
+        came = those(came, first_of_session(came))
+        came = came.assign(**came[PRICES].where((came[PRICES] > 0) & (came[PRICES] < np.inf)))
         away = absences(Neighbours(came), self.params.absences, market.lost(self.params.absences))
         rows = came["row"].to_numpy()[away["row"].to_numpy(int)]
         day = session_date(away["first"].to_numpy())

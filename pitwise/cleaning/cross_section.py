@@ -16,7 +16,7 @@ from pitwise.bars.versions import KNOWN, BarVersions, newest
 from pitwise.cleaning.absences import AbsenceParams, lost_sessions
 from pitwise.cleaning.copies import Copies, copies, session_copies
 from pitwise.cleaning.equal_bars import equal_bars
-from pitwise.cleaning.groups import by_symbol
+from pitwise.cleaning.groups import by_symbol, those
 from pitwise.cleaning.neighbours import Market, Neighbours, market_of
 from pitwise.cleaning.row_checks import JUDGED_AT, reasons
 from pitwise.cleaning.untraded import untraded
@@ -70,11 +70,11 @@ class CrossSection(NamedTuple):
         left = np.ones(len(bars), bool)
         left[absent["row"]] = False
         kept = np.flatnonzero(left)
-        again = copies(equal_bars(bars.iloc[kept]), self.copies, np.zeros(len(kept), bool))
+        again = copies(equal_bars(those(bars, left)), self.copies, np.zeros(len(kept), bool))
         again = again.assign(row=kept[again["row"].to_numpy(int)], later=False)
         left[again["row"]] = False
         kept = np.flatnonzero(left)
-        reason = untraded(bars.iloc[kept], params.stale_bars, params.absurd_volume)
+        reason = untraded(those(bars, left), params.stale_bars, params.absurd_volume)
         odd = pd.DataFrame({"row": kept, "reason": reason})[reason != ""]
         odd = odd.assign(later=False, copy_of=pd.NaT, confidence=np.nan)
         found = [table[list(REFUSED)].astype(REFUSED) for table in (absent, again, odd)]
@@ -109,11 +109,9 @@ def tape(versions: BarVersions) -> pd.DataFrame:
     bars = versions.bars
     sealed = versions.seals.set_index("date")["sealed_at"].reindex(bars["date"]).set_axis(bars.index)
     there = (bars[KNOWN] <= sealed).to_numpy()
-    bars = bars.assign(**{JUDGED_AT: sealed})
-    bars = bars if there.all() else bars[there]
+    bars = those(bars.assign(**{JUDGED_AT: sealed}), there)
     holds = newest(bars) & ~bars["withdrawn"].to_numpy()
-    bars = bars[[*COLUMNS, KNOWN, JUDGED_AT]]
-    return (bars if holds.all() else bars[holds]).reset_index(drop=True)
+    return those(bars[[*COLUMNS, KNOWN, JUDGED_AT]], holds).reset_index(drop=True)
 
 
 class _Seen(NamedTuple):
@@ -123,21 +121,32 @@ class _Seen(NamedTuple):
     log_return: np.ndarray
     turnover: np.ndarray
     wick: np.ndarray
+    assumed: list[np.ndarray]
+    """(g,) bool of each group of symbols, see `copies`."""
     equal: list[pd.DataFrame]
-    passed: list[pd.Index]
-    """Their rows in the bars, of one group of symbols after another."""
+    """Of each group."""
+    bars: list[pd.DataFrame]
+    """The bars in `equal` once each; the index is their `row`."""
 
 
 def _seen(bars: pd.DataFrame) -> _Seen:
-    seen, equal, passed = [], [], []
+    # Filled group by group: the groups' own arrays, put together at the end, are twice the memory.
+    number = np.empty(len(bars), "int32")
+    log_return, turnover, wick = (np.empty(len(bars)) for _ in range(3))
+    assumed, equal, their_bars = [], [], []
+    start = end = 0
     for rows in by_symbol(bars):
-        rows = rows[(reasons(rows) == "").to_numpy() & rows[JUDGED_AT].notna().to_numpy()]
+        passed = (reasons(rows) == "").to_numpy() & rows[JUDGED_AT].notna().to_numpy()
+        rows = those(rows, passed).reset_index(drop=True)
         n = Neighbours(rows)
-        seen.append((n.session.astype("int64"), n.log_return, n.turnover, n.wick))
+        start, end = end, end + len(rows)
+        number[start:end], log_return[start:end] = n.session, n.log_return
+        turnover[start:end], wick[start:end] = n.turnover, n.wick
+        known = rows[KNOWN if KNOWN in rows else JUDGED_AT]
+        assumed.append((known == session_close(rows["date"])).to_numpy())
         equal.append(equal_bars(rows))
-        passed.append(rows.index)
-    number, log_return, turnover, wick = (np.concatenate(parts) for parts in zip(*seen, strict=True))
-    return _Seen(number, log_return, turnover, wick, equal, passed)
+        their_bars.append(rows.loc[equal[-1]["row"].unique(), COLUMNS])
+    return _Seen(number[:end], log_return[:end], turnover[:end], wick[:end], assumed, equal, their_bars)
 
 
 def cross_section(bars: pd.DataFrame) -> CrossSection:
@@ -146,17 +155,13 @@ def cross_section(bars: pd.DataFrame) -> CrossSection:
     Args:
         bars: as they were known when their sessions were complete, with `judged_at`.
     """
-    bars = bars.reset_index(drop=True)
     seen = _seen(bars)
     sessions = session_copies(seen.equal)
-    known = bars[KNOWN if KNOWN in bars else JUDGED_AT]
-    assumed = (known == session_close(bars["date"])).to_numpy()
     absent = []
-    for rows, equal in zip(seen.passed, seen.equal, strict=True):
-        found = copies(equal, sessions, assumed[rows])
-        found = found[found["reason"] == "displaced"]
-        these = bars[COLUMNS].loc[rows[found["row"]]].reset_index(drop=True)
-        absent.append(these.join(found[["copy_of", "confidence"]].reset_index(drop=True)))
+    for equal, assumed, their_bars in zip(seen.equal, seen.assumed, seen.bars, strict=True):
+        found = copies(equal, sessions, assumed)
+        found = found[found["reason"] == "displaced"].set_index("row")
+        absent.append(their_bars.loc[found.index].join(found[["copy_of", "confidence"]]))
     return CrossSection(
         market_of(seen.number, seen.log_return, seen.turnover, wick=seen.wick),
         np.bincount(seen.number),

@@ -26,3 +26,14 @@ def by_symbol(raw: pd.DataFrame) -> Iterator[pd.DataFrame]:
     begins = begins[np.unique(begins // GROUP, return_index=True)[1]]
     for start, end in zip(begins, np.append(begins[1:], len(raw)), strict=True):
         yield raw.iloc[start:end]
+
+
+def first_of_session(bars: pd.DataFrame) -> np.ndarray:
+    """True where a row is the first of its symbol's session; (n,) bool. Rows as of `by_symbol`."""
+    codes, dates = bars["symbol"].cat.codes.to_numpy(), bars["date"].to_numpy()
+    return np.append(True, (codes[1:] != codes[:-1]) | (dates[1:] != dates[:-1]))[: len(bars)]
+
+
+def those(bars: pd.DataFrame, wanted: np.ndarray) -> pd.DataFrame:
+    """The rows where `wanted` ((n,) bool) is true: millions are not copied where it is all of them."""
+    return bars if wanted.all() else bars[wanted]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 
-from pitwise.bars.calendar import has_closed, is_session, session_close
+from pitwise.bars.calendar import has_closed, session_close
 from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, COLUMNS, PRICES
 
 KNOWN_AT = "known_at"
@@ -26,11 +26,14 @@ CHECKS: dict[str, Check] = {
     "high_below_low": lambda b: (b["high"] < b["low"]).to_numpy(),
     "open_outside_range": lambda b: ~b["open"].between(b["low"], b["high"]).to_numpy(),
     "close_outside_range": lambda b: ~b["close"].between(b["low"], b["high"]).to_numpy(),
-    "duplicate": lambda b: _repeats(b),
+}
+"""Name of each check of a bar by itself, and the rows it refuses."""
+PAIR_CHECKS: dict[str, Check] = {
+    "duplicate": lambda b: b.duplicated(_needed(b)).to_numpy(),
     # Two bars of one session that differ: which one is right is unknown, so neither is kept.
     "conflicting_duplicate": lambda b: _several(b),
 }
-"""Name of each row check and the rows it refuses; a row is quarantined by the first it fails."""
+"""The same among the bars of one symbol and session that passed the checks before."""
 
 
 def _any(failed: Iterable[pd.Series]) -> np.ndarray:
@@ -41,11 +44,8 @@ def _any(failed: Iterable[pd.Series]) -> np.ndarray:
 def _was_over(bars: pd.DataFrame) -> np.ndarray:
     if KNOWN_AT not in bars:
         return has_closed(bars["date"], pd.Timestamp.now("UTC"))
-    sessions = is_session(bars["date"])
-    over = np.zeros(len(bars), bool)
-    known = bars[sessions]
-    over[sessions] = (session_close(known["date"]) <= known[KNOWN_AT]).to_numpy()
-    return over
+    # NaT, where the day is no session, is not before anything.
+    return (session_close(bars["date"]) <= bars[KNOWN_AT]).to_numpy()
 
 
 def _several(bars: pd.DataFrame) -> np.ndarray:
@@ -60,14 +60,6 @@ def _several(bars: pd.DataFrame) -> np.ndarray:
     return bars.duplicated(BAR_KEY, keep=False).to_numpy()
 
 
-def _repeats(bars: pd.DataFrame) -> np.ndarray:
-    """True where all of a row was there before; (n,) bool."""
-    repeats = np.zeros(len(bars), bool)
-    several = _several(bars)  # few, and quicker to find
-    repeats[several] = bars[several].duplicated(_needed(bars)).to_numpy()
-    return repeats
-
-
 def _needed(bars: pd.DataFrame) -> list[str]:
     return [*COLUMNS, *([ADJUSTED_CLOSE] if ADJUSTED_CLOSE in bars else [])]
 
@@ -77,12 +69,16 @@ def _prices(bars: pd.DataFrame) -> list[str]:
 
 
 def reasons(bars: pd.DataFrame) -> pd.Series:
-    """The name of the first row check that each row fails, or an empty string; (n,) of str."""
-    reason = pd.Series("", index=bars.index)
-    good = bars
+    """The name of the first check that each row fails, or an empty string; (n,) of str."""
+    reason = np.full(len(bars), "", object)
+    good = np.ones(len(bars), bool)
     for name, refuses in CHECKS.items():
-        refused = refuses(good)
-        if refused.any():
-            reason.loc[good.index[refused]] = name
-            good = good[~refused]
-    return reason
+        refused = good & refuses(bars)
+        reason[refused] = name
+        good &= ~refused
+    rows = np.flatnonzero(good & _several(bars))  # few
+    for name, refuses in PAIR_CHECKS.items():
+        refused = refuses(bars.iloc[rows])
+        reason[rows[refused]] = name
+        rows = rows[~refused]
+    return pd.Series(reason, index=bars.index)

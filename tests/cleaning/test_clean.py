@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandera.errors import SchemaError
 from support import markets
 from support.faulty_bars import CLEAN, FAULTS, raw
 from support.project import with_params
@@ -49,6 +50,29 @@ def test_clean_bars_are_sorted_typed_and_on_a_fresh_index():
     pd.testing.assert_frame_equal(
         bars, market.assign(price_factor=1.0, share_factor=1.0, segment=SEGMENT)
     )
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([0, 2, 1, 3], id="a date before the one above"),
+        pytest.param([0, 1, 1, 2], id="a session twice"),
+        pytest.param([3, 4, 5, 0], id="a symbol before the one above"),
+        pytest.param([0, 3, 1, 4], id="symbols mixed"),
+    ],
+)
+def test_clean_bars_out_of_order_are_refused(rows):
+    bars, _, _ = clean(markets.bars(2, 3, seed=1)[COLUMNS], PARAMS)
+    CLEAN_SCHEMA.validate(bars)
+    with pytest.raises(SchemaError, match="sorted by symbol and date, each session of a symbol once"):
+        CLEAN_SCHEMA.validate(bars.iloc[rows].reset_index(drop=True))
+
+
+def test_clean_bars_of_no_symbol_are_refused():
+    bars, _, _ = clean(markets.bars(2, 3, seed=1)[COLUMNS], PARAMS)
+    nameless = bars.assign(symbol=bars["symbol"].mask(bars["symbol"] == "S000", ""))
+    with pytest.raises(SchemaError, match=r"'symbol'.*is not empty"):
+        CLEAN_SCHEMA.validate(nameless)
 
 
 CORRUPTIONS = [

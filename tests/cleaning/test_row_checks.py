@@ -26,7 +26,7 @@ def test_a_blank_symbol_is_missing():
 
 
 def test_every_named_check_has_a_faulty_row_here():
-    assert set(CHECKS) - {"duplicate", "conflicting_duplicate"} == {reason for _, reason in FAULTS}
+    assert set(CHECKS) == {reason for _, reason in FAULTS}
 
 
 def test_the_bounds_themselves_are_good():
@@ -70,6 +70,21 @@ def test_of_good_rows_that_contradict_each_other_none_is_kept():
     assert bars["symbol"].tolist() == ["BBB"]
     expected = ["conflicting_duplicate", "conflicting_duplicate", "duplicate"]
     assert quarantine["reason"].tolist() == expected
+
+
+def test_a_bar_beside_a_faulty_one_of_its_session_is_no_duplicate():
+    frame = raw({"close": 10.5}, {"close": 99.0}, {"symbol": "BBB", "low": -1.0}, {"symbol": "BBB"})
+    assert reasons(frame).tolist() == ["", "close_outside_range", "non_positive", ""]
+
+
+def test_bars_of_days_without_a_session_are_refused_whatever_became_known_when():
+    known = pd.Series(pd.to_datetime(["2014-01-02 20:59", "2014-01-02 21:00"] * 2, utc=True))
+    days = pd.to_datetime(["2014-01-02", "2014-01-02", "2014-01-01", "2013-12-28"])
+    frame = raw({}, {"symbol": "BBB"}, {"symbol": "CCC"}, {"symbol": "DDD"})
+    frame = frame.assign(date=days.astype("datetime64[us]"), known_at=known)
+    assert reasons(frame).tolist() == ["not_a_session", "", "not_a_session", "not_a_session"]
+    assert reasons(frame.iloc[2:]).tolist() == ["not_a_session"] * 2
+    assert reasons(frame.iloc[:0]).tolist() == []
 
 
 def test_each_row_has_the_reason_that_cleaning_quarantines_it_for():
