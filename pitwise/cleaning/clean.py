@@ -22,6 +22,7 @@ from pitwise.bars.schema import ADJUSTED_CLOSE, BAR_KEY, COLUMNS, PRICES
 from pitwise.cleaning.absences import AbsenceParams, absences, new_companies, segments
 from pitwise.cleaning.adjustment import steps, with_factors
 from pitwise.cleaning.cross_section import CopyParams, CrossSection, cross_section
+from pitwise.cleaning.early_closes import OUTSIDE, with_early_closes
 from pitwise.cleaning.events import DOLLARS, EVENT_KEY, LIFE, NEVER, events_of
 from pitwise.cleaning.groups import by_symbol, first_of_session, those
 from pitwise.cleaning.moves import MoveParams, moves
@@ -234,6 +235,11 @@ class _Symbols:
             (bars[ADJUSTED_CLOSE] != bars["close"]).to_numpy() if ADJUSTED_CLOSE in bars else False
         )
         found = moves(n, market.market, self.params.moves, adjusted)
+        refused = np.flatnonzero((self.reason == OUTSIDE) & ~np.isnat(self.judged))
+        outside = self.raw.iloc[refused].assign(row=np.searchsorted(at, refused))
+        found = with_early_closes(
+            found, n, comparable, outside, market.market, self.params.moves, adjusted
+        )
         own = comparable["price_factor"].to_numpy()[found["row"]]
         found[DOLLARS] = found[DOLLARS].div(own, axis=0)
         told, stands = _settled(found, self.judged[at])

@@ -93,7 +93,7 @@ class CrossSection(NamedTuple):
         fresh = session_copies(seen.equal).sessions
         fresh = fresh[fresh["copied"] > last]
         return CrossSection(
-            market_of(seen.number, seen.log_return, seen.turnover, self.market, seen.wick),
+            market_of(seen.number, seen.log_return, seen.turnover, self.market, seen.wick, seen.gap),
             symbols,
             Copies.of_sessions(pd.concat([self.copies.sessions, fresh], ignore_index=True)),
             self.absent,
@@ -121,6 +121,7 @@ class _Seen(NamedTuple):
     log_return: np.ndarray
     turnover: np.ndarray
     wick: np.ndarray
+    gap: np.ndarray
     assumed: list[np.ndarray]
     """(g,) bool of each group of symbols, see `copies`."""
     equal: list[pd.DataFrame]
@@ -132,7 +133,7 @@ class _Seen(NamedTuple):
 def _seen(bars: pd.DataFrame) -> _Seen:
     # Filled group by group: the groups' own arrays, put together at the end, are twice the memory.
     number = np.empty(len(bars), "int32")
-    log_return, turnover, wick = (np.empty(len(bars)) for _ in range(3))
+    log_return, turnover, wick, gap = (np.empty(len(bars)) for _ in range(4))
     assumed, equal, their_bars = [], [], []
     start = end = 0
     for rows in by_symbol(bars):
@@ -141,12 +142,14 @@ def _seen(bars: pd.DataFrame) -> _Seen:
         n = Neighbours(rows)
         start, end = end, end + len(rows)
         number[start:end], log_return[start:end] = n.session, n.log_return
-        turnover[start:end], wick[start:end] = n.turnover, n.wick
+        turnover[start:end], wick[start:end], gap[start:end] = n.turnover, n.wick, n.gap
         known = rows[KNOWN if KNOWN in rows else JUDGED_AT]
         assumed.append((known == session_close(rows["date"])).to_numpy())
         equal.append(equal_bars(rows))
         their_bars.append(rows.loc[equal[-1]["row"].unique(), COLUMNS])
-    return _Seen(number[:end], log_return[:end], turnover[:end], wick[:end], assumed, equal, their_bars)
+    return _Seen(
+        number[:end], log_return[:end], turnover[:end], wick[:end], gap[:end], assumed, equal, their_bars
+    )
 
 
 def cross_section(bars: pd.DataFrame) -> CrossSection:
@@ -163,7 +166,7 @@ def cross_section(bars: pd.DataFrame) -> CrossSection:
         found = found[found["reason"] == "displaced"].set_index("row")
         absent.append(their_bars.loc[found.index].join(found[["copy_of", "confidence"]]))
     return CrossSection(
-        market_of(seen.number, seen.log_return, seen.turnover, wick=seen.wick),
+        market_of(seen.number, seen.log_return, seen.turnover, wick=seen.wick, gap=seen.gap),
         np.bincount(seen.number),
         sessions,
         pd.concat(absent, ignore_index=True).astype(ABSENT),

@@ -6,6 +6,7 @@ session (`Market.scale`), so that a crash is no event of its stocks. Its own bar
 
 - A price that the next session takes back, with ordinary volume in both, was never traded: a bad print.
 - A whole bar off by a power of ten is an error of scale if it goes back within a few bars, else a split.
+- What fell before the open is a distribution or news also by how much the next session trades.
 - Anything else is what it seemed to be once the next session has not taken it back; at once if so many
   shares were traded that it cannot be a bad print.
 
@@ -22,11 +23,12 @@ import pandas as pd
 from pydantic import Field
 
 from pitwise.cleaning.events import EVIDENCE
-from pitwise.cleaning.kinds import PANIC, Measures, told
+from pitwise.cleaning.kinds import PANIC, SMALLEST_FALL, Measures, may_be_spin_off, told
 from pitwise.cleaning.neighbours import (
     FEW_BARS,
     LONG_WICK,
     LONGEST_ABSENCE,
+    NOISE_BARS,
     SMALLEST_NOISE,
     USUAL_BARS,
     Market,
@@ -51,6 +53,10 @@ PANIC_WICKS = 0.02
 """Share of the symbols with a long wick from which they were traded, though the close knows nothing."""
 THIN, REGULAR = 8, 3
 """Shares of each of the first regular sessions over the most before, and how many show it."""
+YOUNG = 10
+"""Bars with fewer of which a stock has not shown what an ordinary night of it is."""
+WIDE = 2.0
+"""`Market.scale` from which a fall that is not odd is no distribution: many stocks have one then."""
 SURE = {"bad_print": 0.95, "scale_error": 0.99}
 """The kinds that are set aside, and the share of these verdicts that is right."""
 SUSPECTED = 0.5
@@ -94,7 +100,8 @@ def moves(
     adjusted = np.broadcast_to(adjusted, len(n.close))
     move = n.beyond(market)
     with np.errstate(invalid="ignore"):
-        rows = np.flatnonzero((np.abs(move) > params.min_move) & (n.step < LONGEST_ABSENCE))
+        fell = (n.gap - market.at(n.session).gap < -SMALLEST_FALL) & (move < 0)
+        rows = np.flatnonzero(((np.abs(move) > params.min_move) | fell) & (n.step < LONGEST_ABSENCE))
     before = rows - 1
     while True:
         m = _measures(n, market, move, rows, before)
@@ -128,6 +135,7 @@ def _measures(
         step=n.session[rows] - n.session[before],
         move=moved,
         gap=np.log(n.open[rows] / n.close[before]),
+        range=n.range[rows],
         day=n.usual_noise(rows, move) * there.scale,
         market=there,
         turnover=n.turnover[rows] - there.turnover,
@@ -145,32 +153,39 @@ def _settled(
 ) -> pd.DataFrame:
     """The verdict on each move, as `moves` returns it, and whether it is `odd` at all."""
     least = np.maximum(params.min_move, params.min_noise * m.day)
+    odd = np.abs(m.move) > least
+    followed, taken_back, opens_back, shares_after = _next_bar(n, market, move, m, least, params)
     seemed = told(m, least, adjusted[m.row])
-    split, jump = seemed.kind == "split", seemed.kind == "jump"
+    since = told(m, least, adjusted[m.row], shares_after)
     ordinary = ~(m.shares > np.log(params.max_volume_ratio))
-    followed, taken_back = _taken_back(n, market, move, m, least, params)
     off = _off_by_scale(m)
     back_after, all_came = _back_after(n, m, params.longest_scale_error)
+    # What people did trade at stands at once, unless the next session may tell another kind of it.
+    at_once = ~ordinary & (seemed.kind != "split") & ~may_be_spin_off(m, adjusted[m.row])
 
     mistaken = off & (back_after > 0)
     settled = np.select(
-        [mistaken, off & all_came, off, ~ordinary & ~split, followed],
+        [mistaken, off & all_came, off, at_once, followed],
         [back_after, params.longest_scale_error, -1, 0, 1],
         -1,
     )
     never_traded = taken_back & ordinary & ~off
+    there_again = taken_back | (opens_back & (since.kind == "spin_off"))
     kind = np.select(
-        [mistaken, never_traded, split & taken_back], ["scale_error", "bad_print", "jump"], seemed.kind
+        [mistaken, never_traded, there_again], ["scale_error", "bad_print", "jump"], since.kind
     )
     suspected = np.select(
-        [off & (np.abs(m.turnover) > NOT_PAID), jump & (m.shares < CALM_SHARES)],
+        [off & (np.abs(m.turnover) > NOT_PAID), (seemed.kind == "jump") & (m.shares < CALM_SHARES)],
         ["scale_error", "bad_print"],
         seemed.kind,
     )
     suspected = np.where(settled == 0, kind, suspected)
+    small = ~odd & _falls_overnight(n, market, m, params)
+    suspected = np.where(odd | (small & (seemed.kind == "spin_off")), suspected, "")
     kind = np.where(settled < 0, suspected, kind)
     sure = pd.Series(kind).map(SURE).to_numpy("float64")
-    confidence = np.where(np.isnan(sure), seemed.confidence, np.where(settled < 0, SUSPECTED, sure))
+    confidence = np.where(settled < 1, seemed.confidence, since.confidence)
+    confidence = np.where(np.isnan(sure), confidence, np.where(settled < 0, SUSPECTED, sure))
     return pd.DataFrame(
         {
             "row": m.row,
@@ -180,32 +195,47 @@ def _settled(
             "sessions": np.where(kind == "scale_error", np.maximum(back_after, 1), 1),
             "price_ratio": np.where(kind == "split", seemed.ratio, np.exp(m.move)),
             "confidence": confidence,
-            "odd": np.abs(m.move) > least,
-            **_evidence(n, m),
+            "odd": odd | (small & ((suspected == "spin_off") | (kind == "spin_off"))),
+            **evidence_of(n, m),
         }
     )
 
 
-def _taken_back(
+def _falls_overnight(n: Neighbours, market: Market, m: Measures, params: MoveParams) -> np.ndarray:
+    """Whether a bar opens so low, for an ordinary night, that it may be a distribution though the day's
+    move is not odd; (m,) bool."""
+    night = np.abs(n.gap - market.at(n.session).gap)
+    usual = 1.4826 * n.median(night, m.row, range(-NOISE_BARS, 0)) * m.market.scale
+    shown = (n.age[m.row] >= YOUNG) & (m.market.scale < WIDE)
+    return np.asarray(shown & (m.fall > params.min_noise * usual))
+
+
+def _next_bar(
     n: Neighbours,
     market: Market,
     move: np.ndarray,
     m: Measures,
     least: np.ndarray,
     params: MoveParams,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whether there is a next bar, and whether it takes the move back on ordinary volume; (m,) bool."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What the next bar says of each move; (m,) each.
+
+    Returns:
+        whether there is one; whether it takes the move back, on ordinary volume; whether it opens nearer
+        to the price before a fall than to the one after; and its shares, as `Measures.shares`.
+    """
     after = np.minimum(m.row + 1, len(n.close) - 1)
     followed = (after > m.row) & (n.run[after] == n.run[m.row])
     back = np.where(followed, move[after], 0.0)
     depth = np.minimum(np.abs(m.move), np.abs(back))
     # By the next close or, if that is nearer, by the next open.
     left = np.minimum(np.abs(m.move + back), np.abs(np.log(n.open[after] / n.close[m.before])))
-    shares = n.shares[after] - market.at(n.session[after]).turnover
+    shares = np.where(followed, n.shares[after] - market.at(n.session[after]).turnover, np.nan)
     ordinary = ~(shares > np.log(params.max_volume_ratio))
     enough = left < np.maximum(LEFT * depth, LEFT_DAYS * m.day)
     taken_back = followed & ordinary & (m.move * back < 0) & (depth > least) & enough
-    return followed, np.asarray(taken_back)
+    opens_back = followed & (np.log(n.open[after] / n.close[m.before]) > -m.fall / 2)
+    return followed, np.asarray(taken_back), opens_back, shares
 
 
 def _off_by_scale(m: Measures) -> np.ndarray:
@@ -230,7 +260,7 @@ def _wicks(n: Neighbours, market: Market, move: np.ndarray, params: MoveParams) 
     odd = (wick[rows] > WICK_DAYS * day * m.market.scale) & ~(m.market.reach >= PANIC)
     odd &= m.market.wicks < PANIC_WICKS
     odd &= ~(m.shares > np.log(params.max_volume_ratio))
-    return _bad_prints(m.row, 1, 0, "bad_print", np.exp(m.move), _evidence(n, m))[odd]
+    return _bad_prints(m.row, 1, 0, "bad_print", np.exp(m.move), evidence_of(n, m))[odd]
 
 
 def _thin_starts(n: Neighbours, move: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
@@ -271,7 +301,7 @@ def _bad_prints(
     return pd.DataFrame({**verdict, **evidence})
 
 
-def _evidence(n: Neighbours, m: Measures) -> dict[str, np.ndarray]:
+def evidence_of(n: Neighbours, m: Measures) -> dict[str, np.ndarray]:
     usual = n.median(n.range, m.row, range(-USUAL_BARS, 0))
     return {
         "move": m.move,

@@ -52,11 +52,13 @@ class Market(NamedTuple):
     """Standard deviation of the returns across the market, by the median; NaN where not known."""
     wicks: np.ndarray
     """Share of the symbols with a wick longer than `LONG_WICK`, 0 where it is but one."""
+    gap: np.ndarray
+    """Median log of the open over the close before; 0 where not known."""
 
     @classmethod
     def none(cls) -> "Market":
         """Of which nothing is known."""
-        return cls(*np.empty((6, 0)))
+        return cls(*np.empty((len(cls._fields), 0)))
 
     @classmethod
     def of_table(cls, table: pd.DataFrame) -> "Market":
@@ -64,7 +66,8 @@ class Market(NamedTuple):
         number = session_number(table["date"])
         market = _unknown(int(number.max(initial=-2)) + 2)
         for name, values in zip(cls._fields, market, strict=True):
-            values[number] = table[name].to_numpy("float64")
+            if name in table:  # a table of before the field was known does not have it
+                values[number] = table[name].to_numpy("float64")
         return market
 
     def table(self) -> pd.DataFrame:
@@ -79,7 +82,7 @@ class Market(NamedTuple):
         return Market(*(np.append(v, d)[at] for v, d in zip(self, NOT_KNOWN, strict=True)))
 
 
-NOT_KNOWN = (0.0, np.nan, 1.0, 0.0, np.nan, 0.0)
+NOT_KNOWN = (0.0, np.nan, 1.0, 0.0, np.nan, 0.0, 0.0)
 """The fields of `Market` where it is not known."""
 
 
@@ -93,6 +96,7 @@ def market_of(
     turnover: np.ndarray,
     earlier: Market | None = None,
     wick: np.ndarray | None = None,
+    gap: np.ndarray | None = None,
 ) -> Market:
     """The market's table from the bars of all its symbols, in any order.
 
@@ -102,6 +106,7 @@ def market_of(
         turnover: (n,) log of its dollar volume over the usual, see `Neighbours.turnover`.
         earlier: the sessions it knows are taken over as they are.
         wick: (n,) see `Neighbours.wick`; none is long where it is not given.
+        gap: (n,) see `Neighbours.gap`; the market's is not known where it is not given.
     """
     market = _unknown(int(session.max(initial=-2)) + 2)
     returns = pd.Series(log_return).groupby(session)
@@ -117,6 +122,8 @@ def market_of(
     if wick is not None:
         long = pd.Series(wick > LONG_WICK).groupby(session)
         market.wicks[seen] = long.mean().where(long.sum() > 1, 0.0)[few]
+    if gap is not None:
+        market.gap[known] = pd.Series(gap).groupby(session).median()[enough].fillna(0.0)
     if earlier is not None:
         market = market.at(np.arange(max(len(earlier.move), len(market.move))))
         frozen = np.flatnonzero(~np.isnan(earlier.reach))

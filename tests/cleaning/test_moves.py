@@ -18,7 +18,7 @@ VERDICT = ["row", "kind", "suspected", "settled", "sessions"]
 
 def market(bars: pd.DataFrame) -> Market:
     n = Neighbours(bars)
-    return market_of(n.session.astype(int), n.log_return, n.turnover)
+    return market_of(n.session.astype(int), n.log_return, n.turnover, gap=n.gap)
 
 
 def found(bars: pd.DataFrame, of: Market | None = None, adjusted: bool = False) -> pd.DataFrame:
@@ -109,6 +109,63 @@ def test_a_part_that_leaves_overnight_is_a_spin_off(calm, ratio):
     (part,) = found(calm).to_dict("records")
     assert (part["row"], part["kind"], part["settled"]) == (AT, "spin_off", 1)
     assert part["price_ratio"] == pytest.approx(calm["close"][AT] / calm["close"][AT - 1])
+
+
+def lasts(bars: pd.DataFrame, first: float, second: float) -> None:
+    """The volume of row `AT` and of the next one, times what it usually is."""
+    usual = np.exp(np.log(bars.loc[AT - 20 : AT - 1, "volume"]).mean())
+    bars.loc[[AT, AT + 1], "volume"] = [first * usual, second * usual]
+
+
+def test_a_part_of_less_than_an_odd_move_is_told_too(calm):
+    move(calm, 0.95)
+    lasts(calm, 1.3, 1.3)
+    assert verdicts(calm) == [(AT, "spin_off", "spin_off", 1, 1)]
+    assert verdicts(calm[: AT + 1]) == [(AT, "spin_off", "spin_off", -1, 1)]
+    young = calm[AT - 5 :].reset_index(drop=True)
+    assert verdicts(young) == []  # it has not shown its ordinary days
+
+
+def test_a_part_that_is_there_again_at_the_next_open_never_left(calm):
+    calm.loc[AT, PRICES] *= 0.95
+    lasts(calm, 1.3, 1.3)
+    assert verdicts(calm[: AT + 1]) == [(AT, "spin_off", "spin_off", -1, 1)]
+    assert verdicts(calm) == [(AT, "jump", "spin_off", 1, 1)]
+
+
+@pytest.mark.parametrize(("after", "kind"), [(2.0, "spin_off"), (0.5, "jump")])
+def test_trading_that_lasts_tells_a_distribution_from_news(calm, after, kind):
+    move(calm, 0.87)
+    lasts(calm, 2.2, after)
+    calm.loc[AT, "low"] = calm.loc[AT, "high"] * 0.96
+    assert verdicts(calm)[0][1] == kind
+    assert verdicts(calm)[0][3] == 1
+
+
+def test_heavy_trading_does_not_settle_what_the_next_session_may_tell(calm):
+    move(calm, 0.7)
+    lasts(calm, 3.0, 3.0)
+    assert verdicts(calm[: AT + 1])[0][3] == -1
+    assert verdicts(calm) == [(AT, "spin_off", verdicts(calm[: AT + 1])[0][2], 1, 1)]
+
+
+def test_a_wide_range_is_news(calm):
+    move(calm, 0.9)
+    lasts(calm, 1.5, 1.5)
+    assert found(calm)["kind"].tolist() == ["spin_off"]
+    calm.loc[AT, "high"] *= 1.06
+    calm.loc[AT, "low"] *= 0.96
+    assert found(calm)["kind"].tolist() == ["jump"]
+
+
+def test_a_fall_overnight_is_held_against_the_markets(calm):
+    move(calm, 0.95)
+    lasts(calm, 1.3, 1.3)
+    session = Neighbours(calm).session.astype(int)
+    of = Market(*(np.full(session.max() + 2, x) for x in (0.0, 0.5, 1.0, 0.0, 0.01, 0.0, 0.0)))
+    assert verdicts(calm, of) == [(AT, "spin_off", "spin_off", 1, 1)]
+    of.gap[session[AT]] = -0.03
+    assert verdicts(calm, of) == []
 
 
 @pytest.mark.parametrize("ratio", [0.8, 1.25])

@@ -70,7 +70,7 @@ def test_noise_is_the_ordinary_one_of_few_bars_and_never_below_the_smallest(two)
 
 def market(bars: pd.DataFrame, earlier: Market | None = None) -> Market:
     n = Neighbours(bars)
-    return market_of(n.session.astype("int16"), n.log_return, n.turnover, earlier)
+    return market_of(n.session.astype("int16"), n.log_return, n.turnover, earlier, gap=n.gap)
 
 
 def test_turnover_is_over_the_geometric_mean_of_the_bars_before(two):
@@ -116,6 +116,7 @@ def test_the_market_is_the_median_of_its_symbols_and_their_spread():
     spread = 1.4826 * np.median(np.abs(returns - np.median(returns)))
     assert there.spread[0] == spread
     assert there.turnover[0] == np.median(n.turnover[day])
+    assert there.gap[0] == np.median(n.gap[day])
     usual = np.median(of.table()["spread"][79 - NOISE_BARS : 79])
     assert there.reach[0] == abs(np.median(returns)) / usual
     assert there.scale[0] == max(1, spread / usual)
@@ -143,7 +144,7 @@ def test_of_a_small_market_it_is_known_how_far_it_moved():
     reach = np.abs(median.to_numpy()[1:]) / ORDINARY_SPREAD
     np.testing.assert_array_equal(of["reach"], reach)
     np.testing.assert_array_equal(of["scale"], np.maximum(reach / 2, 1))
-    assert (of["move"] == 0).all()
+    assert (of[["move", "gap"]] == 0).all(axis=None)
     assert of["spread"].isna().all()
 
 
@@ -175,6 +176,13 @@ def test_a_market_goes_on_from_its_table():
     corrected = bars.assign(close=bars["close"].where(bars["date"] != days[120], 1.0))
     frozen = market(corrected, then).table()
     pd.testing.assert_frame_equal(frozen[:150], whole[:150], check_exact=True)
+
+
+def test_a_table_of_before_the_markets_gap_was_kept_has_none():
+    table = market(markets.bars(40, 90, seed=8)).table()
+    assert (table["gap"] != 0).all()
+    assert (Market.of_table(table.drop(columns="gap")).gap == 0).all()
+    np.testing.assert_array_equal(Market.of_table(table).table()["gap"], table["gap"])
 
 
 def test_a_move_over_missing_sessions_is_beyond_the_market_of_all_of_them():

@@ -137,3 +137,19 @@ def test_a_history_that_becomes_too_short_and_long_enough_again_is_away_between(
     gone = raw[of_odd(raw, AT - 5)].assign(withdrawn=True, **dict.fromkeys([*PRICES, "volume"], np.nan))
     loads.append(delivery(gone, closes[AT] + 2 * HOUR, source="withdrawal", covers={}))
     holds(loads, *around(raw, AT, AT + 1), closes[AT] + 3 * HOUR)
+
+
+def test_a_close_that_is_on_the_new_basis_a_session_early():
+    raw = market()
+    since = (raw["symbol"] == ODD) & (raw["date"] >= days_of(raw)[AT])
+    eve = of_odd(raw, AT - 1)
+    last = raw.loc[eve, "close"].item()
+    raw.loc[eve, PRICES] = [last * 1.001, last * 1.005, last * 0.995, last * 0.85]
+    raw.loc[since, PRICES] *= 0.85 * last / raw.loc[of_odd(raw, AT), "open"].item()
+    raw.loc[eve, "volume"] = 1e6
+    closes = session_close(pd.Series(days_of(raw)))
+    events = holds(evenings(raw), *around(raw, AT - 1, AT, AT + 1))
+    assert events[["kind", "status"]].values.tolist() == [["spin_off", "confirmed"]]
+    assert events["date"].item() == days_of(raw)[AT]
+    assert events["first_known"].item() == closes[AT] + HOUR
+    assert events["confirmed_at"].item() == closes[AT + 1] + HOUR
