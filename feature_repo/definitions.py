@@ -59,7 +59,11 @@ def feature_views(folder: str = FEATURES_FOLDER) -> tuple[FeatureView, FeatureVi
         # One value and not an array a feature: a lookup of 500 symbols is 500 values, not 16,000, and
         # numpy reads them as they are.
         schema=[
-            Field(name="window", dtype=Bytes, description="float32, sessions x features, oldest first")
+            Field(
+                name="window",
+                dtype=Bytes,
+                description="which features, and float32, sessions x features, oldest first",
+            )
         ],
         source=sources["windows"],
         tags={"features": ",".join(NAMES)},

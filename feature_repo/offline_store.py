@@ -16,6 +16,7 @@ import copy
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ibis
@@ -40,7 +41,7 @@ from ibis.expr import datatypes as dt
 from pydantic import AwareDatetime
 
 from pitwise.errors import StoreError
-from pitwise.workspace import pushed_folder, write_parquet
+from pitwise.workspace import pushed_folder, synced
 
 UTC = dt.Timestamp(timezone="UTC", scale=6)
 
@@ -142,8 +143,8 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
             rows = table.filter(pc.equal(sessions, session))
             path = pushed_folder(source.path) / f"{session}.parquet"
             if path.exists():  # in microseconds, whatever the source's own unit is
-                rows = pa.concat_tables([pq.read_table(path).cast(schema), rows])
-            write_parquet(rows, path)
+                rows = pa.concat_tables([pq.ParquetFile(path).read().cast(schema), rows])
+            _replace(path, rows)
 
     @staticmethod
     def get_historical_features(
@@ -205,6 +206,21 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
             staging_location_endpoint_override=config.offline_store.staging_location_endpoint_override,
             repo_path=str(config.repo_path),
         )
+
+
+def _replace(path: Path, rows: pa.Table) -> None:
+    """Write a file of pushed rows: after a power loss it is the old one or the new one, and whole.
+
+    Which of the two is no matter: whoever pushes keeps the bars, and pushes again what is not there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        pq.write_table(rows, temporary, coerce_timestamps="us", allow_truncated_timestamps=True)
+        synced(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _located(source: DataSource | None, repo_path: str) -> DataSource:

@@ -14,7 +14,15 @@ from pitwise.bars.calendar import session_day
 from pitwise.errors import DataError
 from pitwise.features.history import CREATED, known
 from pitwise.features.indicators import FEATURES, NAMES
-from pitwise.features.windows import PACKED, WindowRows, gather, packed, window_ends
+from pitwise.features.windows import (
+    HEADER,
+    PACKED,
+    WindowRows,
+    gather,
+    packed,
+    window_ends,
+    window_header,
+)
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import (
     Workspace,
@@ -97,18 +105,20 @@ def published_windows(path: Path, params: PublishParams) -> Published:
 
 
 def _drop_pushed(workspace: Workspace, last: pd.Timestamp, window: int) -> None:
-    """Delete pushed rows of the sessions published here, and windows of another length.
+    """Delete pushed rows of the sessions published here, and windows of other features or lengths.
 
     They were made of bars that the history holds now; what it does not hold, the service pushes again.
     """
-    size = PACKED.itemsize * window * len(NAMES)
+    size, header = HEADER + PACKED.itemsize * window * len(NAMES), window_header(NAMES)
     for source in (workspace.daily_features, workspace.window_features):
         for path in pushed_folder(source).glob("*.parquet"):
-            lengths = {size}
+            lengths, headers = {size}, {header}
             if source == workspace.window_features:
-                windows = pq.read_table(path, columns=["window"])["window"]
-                lengths |= set(pc.binary_length(windows).drop_null().unique().to_pylist())
-            if path.stem <= f"{session_day(last):%Y-%m-%d}" or lengths != {size}:
+                windows = pq.read_table(path, columns=["window"])["window"].drop_null()
+                lengths |= set(pc.binary_length(windows).unique().to_pylist())
+                headers |= set(pc.binary_slice(windows, 0, HEADER).unique().to_pylist())
+            is_published = path.stem <= f"{session_day(last):%Y-%m-%d}"
+            if is_published or lengths != {size} or headers != {header}:
                 path.unlink()
 
 

@@ -1,8 +1,9 @@
 """Feast's store of a workspace: the one way to get to it.
 
 Feast's registry and the online store are a cache of the published files: `data/feast/materialized.json`
-names the publication and the online store that they hold. Where that is not what is published, as after
-a checkout, in a fresh clone or in an experiment's folder, the next who opens the store makes them anew.
+names the publication and the online store that they hold, and Redis keeps a note of it beside the rows.
+Where that is not what is published, as after a checkout, in a fresh clone, in an experiment's folder or
+with a Redis that lost its data, the next who opens the store makes them anew.
 """
 
 import io
@@ -11,13 +12,21 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stdout
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from pitwise.errors import StoreError
+from pitwise.features.errors import WindowSchemaError
+from pitwise.features.history import CREATED
 from pitwise.workspace import Workspace, pushed_folder, read_parquet, sha256, write_json
 
 VIEWS = ("daily", "windows")
+REDIS = "feature_repo.online_store.WorkspaceRedisOnlineStore"
+"""Type of the online store in Feast's settings."""
+UNKNOWN = "unknown"
+"""In place of a publication, where Redis does not answer."""
 
 
 def open_store(workspace: Workspace, rebuild: bool = True) -> Any:
@@ -28,6 +37,11 @@ def open_store(workspace: Workspace, rebuild: bool = True) -> Any:
     Args:
         rebuild: apply the definitions and materialize the published files where the store does not hold
             them; who publishes does so itself.
+
+    Raises:
+        WindowSchemaError: what is published are windows of other features than this version's.
+        ForeignStoreError: the place in Redis belongs to another workspace.
+        StoreError: the settings name a store that mixes up workspaces.
     """
     # Before Feast, whose own metrics would have the whole process keep its values in files.
     import prometheus_client  # noqa: F401
@@ -35,11 +49,38 @@ def open_store(workspace: Workspace, rebuild: bool = True) -> Any:
     with _quick_import():
         from feast import FeatureStore
     store = FeatureStore(str(workspace.feast_repo))
-    if rebuild and _outdated(workspace, store):
-        with workspace.online_writer():
-            if _outdated(workspace, store):  # nobody else did meanwhile
-                materialize(workspace, store)
+    if store.config.online_store.type == "redis":
+        raise StoreError(
+            "online store 'redis' in Feast's settings: on one Redis, workspaces overwrite each other's "
+            f"rows there, and late rows newer ones. Write `type: {REDIS}` instead, and no `skip_dedup`."
+        )
+    if store.config.online_store.type == REDIS:
+        _published_in_redis(store)  # refuses another workspace's place
+    if rebuild:
+        _rebuild(workspace, store, lost=False)
     return store
+
+
+def rebuild(workspace: Workspace, store: Any) -> None:
+    """Put what is published, and what was pushed since, into an online store that has lost rows of it.
+
+    It waits for whoever writes to the online store, so call it without that lock.
+
+    Raises:
+        WindowSchemaError: what is published are windows of other features than this version's.
+        Exception: the online store takes no rows; any error of it.
+    """
+    _rebuild(workspace, store, lost=True)
+
+
+def _rebuild(workspace: Workspace, store: Any, lost: bool) -> None:
+    if not _is_published(workspace):
+        return
+    _require_schema(workspace)
+    if lost or _outdated(workspace, store):
+        with workspace.online_writer():
+            if lost or _outdated(workspace, store):  # nobody else did meanwhile
+                materialize(workspace, store)
 
 
 def materialize(workspace: Workspace, store: Any) -> None:
@@ -55,7 +96,10 @@ def materialize(workspace: Workspace, store: Any) -> None:
     instants = read_parquet(workspace.daily_features, ["event_timestamp"])["event_timestamp"]
     pushed = [path.stem for path in pushed_folder(workspace.daily_features).glob("*.parquet")]
     closes = session_close(pd.to_datetime(pd.Series(pushed))) if pushed else instants
-    with redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()):
+    with (
+        redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()),
+        _replacing_rows(workspace, store),
+    ):
         store.apply(OBJECTS)
         _read_while_writing(store)
         # Whole history on purpose: a symbol that stopped trading keeps its last values.
@@ -67,22 +111,78 @@ def materialize(workspace: Workspace, store: Any) -> None:
     mark_materialized(workspace, store)
 
 
+@contextmanager
+def _replacing_rows(workspace: Workspace, store: Any) -> Iterator[None]:
+    """In Redis, have what is written replace newer rows too, and count as known since the last of it.
+
+    A publication is right whatever was pushed before: code and params may have changed with the bars as
+    they were. The instant is the data's own and not the clock's, for what is pushed next is known later
+    than the data, but not than a clock that was put back.
+    """
+    if store.config.online_store.type != REDIS:
+        yield
+        return
+    store.config.online_store.materialized_at = _known_until(workspace)
+    try:
+        yield
+    finally:
+        store.config.online_store.materialized_at = None
+
+
+def _known_until(workspace: Workspace) -> datetime:
+    """The last `created_timestamp` of the rows of both views, pushed ones too."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    sources = (workspace.daily_features, workspace.window_features)
+    files = [path for source in sources for path in (source, *pushed_folder(source).glob("*.parquet"))]
+    latest = (pc.max(pq.read_table(path, columns=[CREATED])[CREATED]).as_py() for path in files)
+    return max(instant for instant in latest if instant is not None)
+
+
 def mark_materialized(workspace: Workspace, store: Any) -> None:
     """Note that registry and online store hold what is published now."""
     if workspace.published.exists():
-        write_json(_held(workspace, store), _mark(workspace))
+        held = _held(workspace, store)
+        if store.config.online_store.type == REDIS:
+            with _redis() as online:
+                online.mark(store.config, held["published_sha256"])
+        write_json(held, _mark(workspace))
+
+
+def _is_published(workspace: Workspace) -> bool:
+    files = (workspace.published, workspace.daily_features, workspace.window_features)
+    return all(path.exists() for path in files)
+
+
+def _require_schema(workspace: Workspace) -> None:
+    """WindowSchemaError where the published windows are not of this version's features."""
+    import pyarrow.parquet as pq
+
+    from pitwise.features.windows import unpacked
+
+    path = workspace.window_features
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=1, columns=["window"]):
+            try:
+                unpacked(batch["window"].to_pylist())
+            except WindowSchemaError as error:
+                raise WindowSchemaError(f"{path}: {error} Run `dvc repro publish`.") from error
+            return
 
 
 def _outdated(workspace: Workspace, store: Any) -> bool:
-    """Whether something is published that the registry or the online store does not hold."""
-    files = (workspace.published, workspace.daily_features, workspace.window_features)
-    if not all(path.exists() for path in files):
-        return False
+    """Whether the registry or the online store does not hold what is published."""
+    expected = _held(workspace, store)
+    is_redis = store.config.online_store.type == REDIS
+    # Of one that is away nothing is known; whoever reads or writes next says so.
+    if is_redis and _published_in_redis(store) not in (expected["published_sha256"], UNKNOWN):
+        return True
     try:
         held = json.loads(_mark(workspace).read_text())
     except (OSError, ValueError):
         return True
-    if held != _held(workspace, store):
+    if held != expected:
         return True
     database = _database(store)
     if database and not database.exists():
@@ -90,10 +190,41 @@ def _outdated(workspace: Workspace, store: Any) -> bool:
     return not set(VIEWS) <= {view.name for view in store.list_feature_views()}
 
 
+def _published_in_redis(store: Any) -> str | None:
+    """The publication that Redis holds, None of an empty one; `UNKNOWN` while it does not answer.
+
+    Raises:
+        ForeignStoreError: its place there belongs to another workspace.
+    """
+    from redis import RedisError
+
+    with _redis() as online:
+        try:
+            return online.published(store.config)
+        except RedisError:
+            return UNKNOWN
+
+
+@contextmanager
+def _redis() -> Iterator[Any]:
+    """A `WorkspaceRedisOnlineStore`, disconnected afterwards."""
+    from feature_repo.online_store import WorkspaceRedisOnlineStore
+
+    online = WorkspaceRedisOnlineStore()
+    try:
+        yield online
+    finally:
+        online.disconnect()
+
+
 def _held(workspace: Workspace, store: Any) -> dict[str, Any]:
     online = store.config.online_store
-    place = getattr(online, "connection_string", None) or getattr(online, "path", None)
-    return {"published_sha256": sha256(workspace.published), "online_store": [online.type, place]}
+    place = [online.type, getattr(online, "connection_string", None) or getattr(online, "path", None)]
+    if online.type == REDIS:
+        from feature_repo.online_store import key_space
+
+        place.append(key_space(store.config))
+    return {"published_sha256": sha256(workspace.published), "online_store": place}
 
 
 def _mark(workspace: Workspace) -> Path:

@@ -1,14 +1,21 @@
 """Windows over point-in-time rows: which rows end one, how they are gathered, how Feast keeps them."""
 
 from collections.abc import Sequence
+from functools import cache
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pitwise.features.indicators import FEATURES
+from pitwise.features.errors import WindowSchemaError
+from pitwise.features.indicators import FEATURES, NAMES
 
 PACKED = np.dtype("<f4")
+FORMAT = b"PWW1"
+"""What a packed window begins with: what it is, and which version of it."""
+HEADER = len(FORMAT) + 8
+"""Bytes before the values: the format, and what identifies the features."""
 UNITS = {feature.name: feature.unit for feature in FEATURES}
 _NONE, _PRICE, _SHARES = range(3)
 _BASIS = {"price": _PRICE, "price_change": _PRICE, "shares": _SHARES}
@@ -105,19 +112,65 @@ def last_windows(daily: pd.DataFrame, features: Sequence[str], length: int) -> d
     return {symbol: LastWindow(as_of, values) for symbol, as_of, values in columns}
 
 
-def packed(windows: np.ndarray) -> list[bytes]:
-    """Each of (n, length, n_features) windows as bytes: little-endian float32, session after session."""
-    return [window.tobytes() for window in windows.astype(PACKED, copy=False)]
+def window_header(features: Sequence[str]) -> bytes:
+    """What the packed windows of these features begin with; `HEADER` bytes.
+
+    The features' names in their order and the type of the values are in it, as 8 bytes of BLAKE2b.
+    """
+    return _header(tuple(features))
 
 
-def unpacked(windows: Sequence[bytes], n_features: int) -> np.ndarray:
+@cache
+def _header(features: tuple[str, ...]) -> bytes:
+    schema = "\n".join([PACKED.str, *features])
+    return FORMAT + blake2b(schema.encode(), digest_size=HEADER - len(FORMAT)).digest()
+
+
+def packed(windows: np.ndarray, features: Sequence[str] = NAMES) -> list[bytes]:
+    """Each of (n, length, n_features) windows as bytes: `window_header` and little-endian float32,
+    session after session."""
+    header = window_header(features)
+    if windows.shape[2] != len(features):
+        raise ValueError(f"windows of {windows.shape[2]} features, but {len(features)} names.")
+    return [header + window.tobytes() for window in windows.astype(PACKED, copy=False)]
+
+
+def packed_sessions(window: bytes, n_features: int) -> int:
+    """How many sessions a packed window of so many features has."""
+    return (len(window) - HEADER) // (PACKED.itemsize * n_features)
+
+
+def unpacked(windows: Sequence[bytes], features: Sequence[str] = NAMES) -> np.ndarray:
     """(n, length, n_features) float32 of packed windows, all of one length; read-only.
 
     Raises:
-        ValueError: they are of several lengths, or not of so many features.
+        WindowSchemaError: they are of several lengths, or not of these features in this order.
     """
-    sizes = {len(window) for window in windows} or {0}
-    if len(sizes) > 1:
-        raise ValueError("windows of several lengths")
-    sessions = sizes.pop() // (PACKED.itemsize * n_features)
-    return np.frombuffer(b"".join(windows), PACKED).reshape(len(windows), sessions, n_features)
+    header = window_header(features)
+    for i, window in enumerate(windows):
+        if window[:HEADER] != header:
+            raise WindowSchemaError(f"window {i + 1} of {len(windows)} {_is_not_of(window, features)}")
+    sizes = {len(window) for window in windows} or {HEADER}
+    width = PACKED.itemsize * len(features)
+    if len(sizes) > 1 or (min(sizes) - HEADER) % width:
+        raise WindowSchemaError(
+            f"windows of several lengths, or broken ones: {', '.join(map(str, sorted(sizes)))} bytes; "
+            f"one has {HEADER}, and {width} for each session."
+        )
+    values = np.frombuffer(b"".join([window[HEADER:] for window in windows]), PACKED)
+    return values.reshape(len(windows), (sizes.pop() - HEADER) // width, len(features))
+
+
+def _is_not_of(window: bytes, features: Sequence[str]) -> str:
+    wanted = f"the {len(features)} features {features[0]} .. {features[-1]} in their order"
+    if window[: len(FORMAT)] != FORMAT:
+        return f"does not say which features it has: an older version has written it, not {wanted}."
+    return f"is of other features, or of another order or type of them, than {wanted}."
+
+
+def window_hash(window: bytes) -> str:
+    """16 hex digits of BLAKE2b of a packed window's values, all its features.
+
+    The header is no part of it, so a window has the hash that it had before there was one.
+    """
+    return blake2b(memoryview(window)[HEADER:], digest_size=8).hexdigest()

@@ -2,9 +2,8 @@
 
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -12,7 +11,22 @@ import numpy as np
 import pandas as pd
 
 from pitwise.errors import StoreError
-from pitwise.features.windows import PACKED, unpacked
+from pitwise.features.errors import (
+    EmptyStoreError,
+    NonFiniteForecastError,
+    NonFiniteWindowError,
+    UnreachableStoreError,
+    WindowSchemaError,
+    some_of,
+)
+from pitwise.features.windows import (
+    HEADER,
+    PACKED,
+    packed_sessions,
+    unpacked,
+    window_hash,
+    window_header,
+)
 from pitwise.registry.champion import CHAMPION
 from pitwise.registry.contract import OUTPUTS, run_onnx
 from pitwise.registry.model import RegisteredModel, RegistryParams, load_registered
@@ -105,11 +119,15 @@ def _store_failures() -> tuple[type[Exception], ...]:
 class Predictor:
     """Windows from Feast's online store through a model.
 
+    Args:
+        published: symbols that are known to have a window online; a store that has none of one of them
+            has lost its data.
+
     Raises:
         StoreError: the store does not serve a feature that the model was trained on.
     """
 
-    def __init__(self, model: RegisteredModel, store: OnlineStore):
+    def __init__(self, model: RegisteredModel, store: OnlineStore, published: Collection[str] = ()):
         from feast.errors import FeatureViewNotFoundException
 
         try:
@@ -127,7 +145,8 @@ class Predictor:
             )
         self.model = model
         self.store = store
-        self._served = len(served)
+        self._published = frozenset(published)
+        self._served = served
         self._columns = [served.index(name) for name in model.features]
         self._close = served.index("close")
 
@@ -135,38 +154,66 @@ class Predictor:
         """Each symbol's newest window.
 
         Raises:
-            StoreError: the store's windows are not as long as the model wants, or it does not answer.
+            UnreachableStoreError: the store does not answer.
+            EmptyStoreError: it has no window of a published symbol.
+            WindowSchemaError: its windows are not as long as the model wants, or not of the features
+                that the view names, in their order.
             ValueError: no symbols.
         """
         if not symbols:
             raise ValueError("no symbols to look up.")
+        windows, instants = self._look_up(list(symbols))
+        rows = list(zip(symbols, windows, instants, strict=True))
+        found = [(symbol, window, as_of) for symbol, window, as_of in rows if window is not None]
+        missing = [symbol for symbol, window, _ in rows if window is None]
+        lost = [symbol for symbol in missing if symbol in self._published]
+        if lost:
+            raise _empty(f"has no window of {some_of(lost)}, of which one is published", lost)
+        of_found = [symbol for symbol, _, _ in found]
+        return Windows(
+            of_found,
+            self._unpacked(of_found, [window for _, window, _ in found]),
+            np.array([as_of for _, _, as_of in found], "int64").astype("datetime64[s]"),
+            [window_hash(window) for _, window, _ in found],
+            missing,
+        )
+
+    def _look_up(self, symbols: list[str]) -> tuple[list[bytes | None], list[int]]:
+        """Each symbol's packed window, and the second since 1970 that it is of."""
         try:
             answer = self.store.get_online_features(
-                features=[f"{WINDOWS_VIEW}:window"], entity_rows={"symbol": list(symbols)}
+                features=[f"{WINDOWS_VIEW}:window"], entity_rows={"symbol": symbols}
             ).to_dict(include_event_timestamps=True)
         except _store_failures() as error:
-            raise StoreError(
-                f"the online store does not answer ({error}). Once it does, so do forecasts; if it came "
-                "back empty, run `dvc repro -f -s publish`."
+            if isinstance(error, sqlite3.OperationalError) and "no such table" in str(error):
+                raise _empty(f"has no view '{WINDOWS_VIEW}' ({error})", symbols) from error
+            raise UnreachableStoreError(
+                f"the online store does not answer ({error}). Once it does, so do forecasts."
             ) from error
-        found = [i for i, window in enumerate(answer["window"]) if window is not None]
-        packed = [answer["window"][i] for i in found]
-        sessions = sorted({len(window) // (PACKED.itemsize * self._served) for window in packed})
+        return answer["window"], answer["window__ts"]
+
+    def _unpacked(self, symbols: list[str], packed: list[bytes]) -> np.ndarray:
+        """(n, window, n_features) float32 of the windows of these symbols."""
+        header = window_header(self._served)
+        strange = [
+            symbol for symbol, window in zip(symbols, packed, strict=True) if window[:HEADER] != header
+        ]
+        if strange:
+            raise WindowSchemaError(
+                f"the online store's windows of {some_of(strange)} are not of the {len(self._served)} "
+                f"features that view '{WINDOWS_VIEW}' names, in their order, or an older version has "
+                "written them. Run `dvc repro publish`; if it finds nothing to do, "
+                "`dvc repro -f -s publish`."
+            )
+        sessions = sorted({packed_sessions(window, len(self._served)) for window in packed})
         if sessions and sessions != [self.model.window]:
-            raise StoreError(
+            raise WindowSchemaError(
                 f"model version {self.model.version} wants windows of {self.model.window} sessions, the "
                 f"online store holds {', '.join(map(str, sessions))}. Run `dvc repro`."
             )
-        values = np.empty((0, self.model.window, self._served), PACKED)
-        if packed:
-            values = unpacked(packed, self._served)
-        return Windows(
-            [symbols[i] for i in found],
-            values,
-            np.array([answer["window__ts"][i] for i in found], "int64").astype("datetime64[s]"),
-            [blake2b(window, digest_size=8).hexdigest() for window in packed],
-            [symbol for symbol, window in zip(symbols, answer["window"], strict=True) if window is None],
-        )
+        if not packed:
+            return np.empty((0, self.model.window, len(self._served)), PACKED)
+        return unpacked(packed, self._served)
 
     def forecast(
         self, symbols: Sequence[str], seconds: Callable[[str, float], None] | None = None
@@ -177,21 +224,42 @@ class Predictor:
             seconds: called with each step, `lookup` and `model`, and how long it took.
 
         Raises:
-            StoreError: the store's windows are not as long as the model wants.
+            UnreachableStoreError, EmptyStoreError, WindowSchemaError: as `windows`.
+            NonFiniteWindowError: a window has a NaN or an infinity in a feature of the model, or in its
+                last close; the error names the symbols.
+            NonFiniteForecastError: what the model makes of a window is none; likewise.
             ValueError: no symbols.
         """
         started = perf_counter()
         windows = self.windows(symbols)
         looked_up = perf_counter()
+        inputs = windows.values[:, :, self._columns]
+        last_close = windows.values[:, -1, self._close].astype(float)
+        bad = ~(np.isfinite(inputs).all(axis=(1, 2)) & np.isfinite(last_close))
+        if bad.any():
+            names = _at(windows.symbols, bad)
+            raise NonFiniteWindowError(
+                f"the online store's windows of {some_of(names)} have a NaN or an infinity, so there is "
+                "no forecast of them. Correct their bars, or run `dvc repro -f -s publish`.",
+                names,
+            )
         outputs = dict.fromkeys(OUTPUTS, np.empty(0))
         if windows.symbols:
-            outputs = run_onnx(self.model.session, windows.values[:, :, self._columns])
+            outputs = run_onnx(self.model.session, inputs)
         if seconds:
             seconds("lookup", looked_up - started)
             seconds("model", perf_counter() - looked_up)
-        log_return = outputs["log_return"].astype(float)
-        last_close = windows.values[:, -1:, self._close].astype(float).ravel()
-        price = last_close * np.exp(log_return)
+        log_return, p_up = outputs["log_return"].astype(float), outputs["p_up"].astype(float)
+        with np.errstate(over="ignore"):
+            price = last_close * np.exp(log_return)
+        bad = ~(np.isfinite(log_return) & np.isfinite(p_up) & np.isfinite(price))
+        if bad.any():
+            names = _at(windows.symbols, bad)
+            raise NonFiniteForecastError(
+                f"model version {self.model.version} forecasts a NaN or an infinity for "
+                f"{some_of(names)}. Promote another version, or correct their bars.",
+                names,
+            )
         return Forecasts(
             self.model.version,
             windows.symbols,
@@ -199,10 +267,20 @@ class Predictor:
             _as_shown(last_close),
             log_return,
             _as_shown(price),
-            outputs["p_up"].astype(float),
+            p_up,
             windows.hashes,
             windows.missing,
         )
+
+
+def _empty(what: str, symbols: list[str]) -> EmptyStoreError:
+    return EmptyStoreError(
+        f"the online store {what}: it has lost its data. Run `dvc repro -f -s publish`.", symbols
+    )
+
+
+def _at(symbols: list[str], where: np.ndarray) -> list[str]:
+    return [symbols[i] for i in np.flatnonzero(where)]
 
 
 def _as_shown(prices: np.ndarray) -> np.ndarray:

@@ -3,8 +3,10 @@
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -19,11 +21,18 @@ from support.servers import Redis, redis
 from support.workspaces import ENVIRONMENT, ROOT
 
 from feature_repo import publish
-from feature_repo.store import open_store
+from feature_repo.store import REDIS, open_store, rebuild
 from pitwise.errors import StoreError
+from pitwise.features.errors import (
+    EmptyStoreError,
+    ForeignStoreError,
+    StaleWriteError,
+    UnreachableStoreError,
+    WindowSchemaError,
+)
 from pitwise.features.history import CREATED
 from pitwise.features.indicators import NAMES
-from pitwise.features.windows import gather, packed
+from pitwise.features.windows import HEADER, gather, packed
 from pitwise.init import DEFINITIONS
 from pitwise.registry.contract import run_onnx
 from pitwise.registry.model import RegisteredModel, RegistryParams
@@ -98,9 +107,10 @@ for arguments in (["apply"], ["materialize-incremental", "2014-12-31T00:00:00"])
 
 
 def test_the_store_in_use_is_the_one_the_environment_names(online):
-    kind = "redis" if online.server else "sqlite"
+    kind = REDIS if online.server else "sqlite"
     assert online.store().config.online_store.type == kind
     assert (online.workspace.root / "data/feast/online.db").exists() == (kind == "sqlite")
+    before = online.predictor().forecast(SYMBOLS)
     done = subprocess.run(
         [sys.executable, "-c", APPLY_AND_MATERIALIZE],
         cwd=online.workspace.feast_repo,
@@ -113,6 +123,7 @@ def test_the_store_in_use_is_the_one_the_environment_names(online):
     assert done.returncode == 0, done.stdout + done.stderr
     plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
     assert f"into the {kind} online store" in plain
+    assert same(online.predictor().forecast(SYMBOLS), before)
 
 
 def test_forecasts_are_the_models_on_the_offline_windows_bit_for_bit(online):
@@ -137,7 +148,7 @@ def test_unknown_symbols_alone_are_no_error(online):
 def published_again(online):
     """Lets a test write what it likes online: the published windows stand there again afterwards."""
     yield online.last_windows()
-    online.store().push("windows_push", online.last_windows(), to=PushMode.ONLINE)
+    rebuild(online.workspace, online.store())
 
 
 def test_a_corrected_window_of_the_same_instant_replaces_the_one_online(online, published_again):
@@ -154,8 +165,40 @@ def test_a_corrected_window_of_the_same_instant_replaces_the_one_online(online, 
     np.testing.assert_array_equal(after.as_of, before.as_of)
 
 
-def test_an_older_push_overwrites_a_newer_one_so_the_writer_must_not_send_it(online, published_again):
-    """Neither store compares instants: whoever pushes checks first, under the lock of online writers."""
+@redis_alone
+def test_redis_refuses_an_older_push_and_keeps_the_newer_row(online, published_again):
+    predictor = online.predictor()
+    before = predictor.forecast(SYMBOLS)
+    older = published_again.head(2).assign(
+        event_timestamp=lambda rows: rows["event_timestamp"] - pd.Timedelta(days=7)
+    )
+    with pytest.raises(StaleWriteError, match="S000"):
+        online.store().push("windows_push", older, to=PushMode.ONLINE)
+    assert same(predictor.forecast(SYMBOLS), before)
+
+
+@redis_alone
+def test_what_is_published_replaces_what_was_pushed_later_and_so_does_the_next_push(
+    online, published_again
+):
+    before = online.predictor().forecast(SYMBOLS)
+    later = published_again.assign(
+        window=packed(np.full((4, small.WINDOW, len(NAMES)), 7, "float32")),
+        **{CREATED: pd.Timestamp.now("UTC")},
+    )
+    online.store().push("windows_push", later, to=PushMode.ONLINE)
+    assert online.predictor().forecast(SYMBOLS).last_close.tolist() == [7.0] * 4
+    publish.main(online.workspace)
+    assert same(online.predictor().forecast(SYMBOLS), before)
+    online.store().push("windows_push", later, to=PushMode.ONLINE)
+    assert online.predictor().forecast(SYMBOLS).last_close.tolist() == [7.0] * 4
+
+
+sqlite_alone = pytest.mark.parametrize("online", ["sqlite"], indirect=True)
+
+
+@sqlite_alone
+def test_sqlite_takes_an_older_push_for_its_lock_lets_one_writer_near_it(online, published_again):
     older = published_again.head(1).assign(
         event_timestamp=lambda rows: rows["event_timestamp"] - pd.Timedelta(days=7)
     )
@@ -185,7 +228,8 @@ def test_a_push_of_a_published_session_gives_way_to_the_next_publish(online, pub
 
 def test_windows_of_another_length_are_refused(online):
     other = Predictor(replace(online.champion, window=small.WINDOW + 1), online.store())
-    with pytest.raises(StoreError, match=rf"windows of {small.WINDOW + 1} .* holds {small.WINDOW}\."):
+    expected = rf"windows of {small.WINDOW + 1} .* holds {small.WINDOW}\."
+    with pytest.raises(WindowSchemaError, match=expected):
         other.forecast(SYMBOLS)
 
 
@@ -200,9 +244,9 @@ def test_a_restarted_redis_serves_the_same_predictor_again(online):
     online.server.stop()
     try:
         for _ in range(2):
-            with pytest.raises(StoreError, match="the online store does not answer"):
+            with pytest.raises(UnreachableStoreError, match="the online store does not answer"):
                 predictor.forecast(SYMBOLS)
-        with pytest.raises(StoreError, match="the online store does not answer"):
+        with pytest.raises(UnreachableStoreError, match="the online store does not answer"):
             online.predictor().forecast(SYMBOLS)
     finally:
         online.server.start()
@@ -216,7 +260,7 @@ def test_a_redis_that_hangs_is_an_error_within_seconds(online):
     started = perf_counter()
     online.server.process.send_signal(signal.SIGSTOP)
     try:
-        with pytest.raises(StoreError, match="the online store does not answer"):
+        with pytest.raises(UnreachableStoreError, match="the online store does not answer"):
             predictor.forecast(SYMBOLS)
     finally:
         online.server.process.send_signal(signal.SIGCONT)
@@ -225,14 +269,72 @@ def test_a_redis_that_hangs_is_an_error_within_seconds(online):
 
 
 @redis_alone
-def test_a_redis_that_lost_its_data_knows_no_symbol_until_it_is_published_again(online):
+def test_a_redis_that_lost_its_data_is_told_from_unknown_symbols(online):
+    predictor = Predictor(online.champion, online.store(), published=SYMBOLS)
+    before = predictor.forecast(SYMBOLS)
+    online.server.lose_data()
+    online.server.start()
+    with pytest.raises(EmptyStoreError, match=r"no window of S000, S002, .*-f -s publish") as raised:
+        predictor.forecast(["S000", "NOSUCH", "S002"])
+    assert raised.value.symbols == ["S000", "S002"]
+    assert predictor.forecast(["NOSUCH"]).missing == ["NOSUCH"]
+    rebuild(online.workspace, online.store())
+    assert same(predictor.forecast(SYMBOLS), before)
+
+
+@redis_alone
+@pytest.mark.parametrize("anew", [publish.main, open_store], ids=["publish", "open_store"])
+def test_a_redis_that_lost_its_data_is_filled_by_who_publishes_or_opens_the_store(online, anew):
     predictor = online.predictor()
     before = predictor.forecast(SYMBOLS)
     online.server.lose_data()
     online.server.start()
     assert predictor.forecast(SYMBOLS).missing == SYMBOLS
-    publish.main(online.workspace)
+    anew(online.workspace)
     assert same(predictor.forecast(SYMBOLS), before)
+
+
+@redis_alone
+def test_a_moved_workspace_is_filled_from_its_files_and_leaves_the_other_alone(online, tmp_path):
+    before = online.predictor().forecast(SYMBOLS)
+    copy = Workspace(shutil.copytree(online.workspace.root, tmp_path / "moved"))
+    moved = Predictor(online.champion, open_store(copy))
+    assert same(moved.forecast(SYMBOLS), before)
+    other = online.last_windows().assign(
+        window=packed(np.full((4, small.WINDOW, len(NAMES)), 9, "float32")),
+        **{CREATED: pd.Timestamp.now("UTC")},
+    )
+    open_store(copy).push("windows_push", other, to=PushMode.ONLINE)
+    assert moved.forecast(SYMBOLS).last_close.tolist() == [9.0] * 4
+    assert same(online.predictor().forecast(SYMBOLS), before)
+
+
+@redis_alone
+def test_a_workspace_whose_name_another_one_has_is_refused_when_its_store_is_opened(
+    online, tmp_path, monkeypatch
+):
+    text = Path(online.environment[YAML]).read_text()
+    named = tmp_path / "named.yaml"
+    named.write_text(text.replace("entity_key_", "  workspace: ours\nentity_key_"))
+    monkeypatch.setenv(YAML, str(named))
+    first, second = (
+        Workspace(shutil.copytree(online.workspace.root, tmp_path / name)) for name in ("one", "two")
+    )
+    open_store(first)
+    before = second.window_features.stat().st_mtime_ns
+    for opened in (open_store, publish.main):
+        with pytest.raises(ForeignStoreError, match=rf"'pitwise\.ours' belongs to .*{first.root} on "):
+            opened(second)
+    assert second.window_features.stat().st_mtime_ns == before
+
+
+@redis_alone
+def test_feasts_own_redis_store_is_refused_with_what_to_write(online, tmp_path, monkeypatch):
+    stock = tmp_path / "stock.yaml"
+    stock.write_text(Path(online.environment[YAML]).read_text().replace(REDIS, "redis"))
+    monkeypatch.setenv(YAML, str(stock))
+    with pytest.raises(StoreError, match=rf"overwrite each other.*`type: {REDIS}`"):
+        open_store(online.workspace)
 
 
 # Registry and online store are a cache of what is published
@@ -245,9 +347,6 @@ def without_state(online: Online, folder: Path) -> Workspace:
         (workspace.published.parent / name).unlink(missing_ok=True)
     assert [path.name for path in workspace.published.parent.glob("*.db")] == []
     return workspace
-
-
-sqlite_alone = pytest.mark.parametrize("online", ["sqlite"], indirect=True)
 
 
 @sqlite_alone
@@ -288,6 +387,41 @@ def test_state_that_holds_what_is_published_is_left_alone(online, published_agai
     )
     online.store().push("windows_push", pushed, to=PushMode.ONLINE)
     assert online.predictor().forecast(SYMBOLS).last_close[0] == 5.0
+
+
+@sqlite_alone
+def test_tables_that_lost_their_rows_are_told_from_unknown_symbols_and_filled(online, published_again):
+    predictor = Predictor(online.champion, online.store(), published=SYMBOLS)
+    before = predictor.forecast(SYMBOLS)
+    for statement in ("DELETE FROM pitwise_windows", "DROP TABLE pitwise_windows"):
+        with closing(sqlite3.connect(online.workspace.root / "data/feast/online.db")) as database:
+            database.execute(statement)
+            database.commit()
+        with pytest.raises(EmptyStoreError, match="it has lost its data"):
+            predictor.forecast(SYMBOLS)
+        rebuild(online.workspace, online.store())
+        assert same(predictor.forecast(SYMBOLS), before)
+
+
+@sqlite_alone
+@pytest.mark.parametrize("lost", [True, False])
+def test_windows_of_an_older_version_are_not_put_online_and_who_publishes_replaces_them(
+    online, tmp_path, lost
+):
+    workspace = Workspace(shutil.copytree(online.workspace.root, tmp_path / "copy"))
+    table = read_parquet(workspace.window_features)
+    old = table.assign(window=[window[HEADER:] for window in table["window"]])
+    write_parquet(old, workspace.window_features)
+    pushed = old.tail(1).assign(event_timestamp=old["event_timestamp"].max() + pd.Timedelta(days=7))
+    write_parquet(pushed, pushed_folder(workspace.window_features) / "2099-01-01.parquet")
+    if lost:
+        workspace.published.with_name("online.db").unlink()
+    with pytest.raises(WindowSchemaError, match=r"windows\.parquet: .*older version.*dvc repro publish"):
+        open_store(workspace)
+    assert workspace.published.with_name("online.db").exists() != lost
+    publish.main(workspace)
+    expected = online.predictor().forecast(SYMBOLS)
+    assert same(Predictor(online.champion, open_store(workspace)).forecast(SYMBOLS), expected)
 
 
 @sqlite_alone

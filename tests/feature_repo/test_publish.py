@@ -15,7 +15,7 @@ from pitwise.errors import DataError
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED
 from pitwise.features.indicators import NAMES
-from pitwise.features.windows import unpacked
+from pitwise.features.windows import unpacked, window_header
 
 pytestmark = pytest.mark.unit
 
@@ -54,7 +54,8 @@ def test_the_window_table_is_the_last_rows_of_a_plain_loop(seed, window_sessions
             if instant in recent or i == whole[-1]:
                 own = rows.iloc[i - 30 : i]
                 values = b"".join(struct.pack("<f", v) for row in own[NAMES].to_numpy() for v in row)
-                expected.append((symbol, instant, own[CREATED].max(), values))
+                window = window_header(NAMES) + values
+                expected.append((symbol, instant, own[CREATED].max(), window))
     table = window_table(daily, 30, window_sessions, groups=seed + 1)
     assert table.column_names == ["symbol", "event_timestamp", CREATED, "window"]
     kinds = [str(field.type) for field in table.schema]
@@ -69,7 +70,7 @@ def test_a_delisted_symbol_keeps_its_last_window():
     table = window_table(first_load(gone), 30, 5).to_pandas()
     last = table[table["symbol"] == "S000"]
     assert last["event_timestamp"].dt.date.tolist() == [gone["date"].iloc[69].date()]
-    (window,) = unpacked(last["window"].tolist(), len(NAMES))
+    (window,) = unpacked(last["window"].tolist(), NAMES)
     expected = gone["close"].iloc[40:70].to_numpy("float32")
     np.testing.assert_array_equal(window[:, NAMES.index("close")], expected)
     assert (table["symbol"] == "S001").sum() == 5

@@ -296,7 +296,13 @@ def test_publish_keeps_the_newest_pushed_rows_online(project):
 def test_a_batch_that_catches_up_overwrites_what_was_pushed(project):
     store = open_store(project)
     daily, windows = live_rows(LAST, LOADED)
-    push_live(store, (daily.assign(close=1.0), windows.assign(window=[bytes(40 * len(NAMES))] * N)))
+    push_live(
+        store,
+        (
+            daily.assign(close=1.0),
+            windows.assign(window=packed(np.zeros((N, WINDOW, len(NAMES)), "float32"))),
+        ),
+    )
     computed(project, BARS)
     publish.main(project)
     expected = live_rows(LAST, LOADED)
@@ -361,7 +367,7 @@ def test_a_reader_sees_every_window_from_before_a_write_or_every_one_from_after_
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     _, windows = live_rows(LAST, LOADED)
     first = windows["window"].tolist()
-    second = packed(-unpacked(first, len(NAMES)))
+    second = packed(-unpacked(first, NAMES))
     failures = []
 
     def write() -> None:

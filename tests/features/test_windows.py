@@ -1,3 +1,4 @@
+import hashlib
 import struct
 
 import numpy as np
@@ -8,8 +9,17 @@ from hypothesis import strategies as st
 from support import markets
 
 from pitwise.features.daily import daily_features
+from pitwise.features.errors import WindowSchemaError
 from pitwise.features.indicators import NAMES
-from pitwise.features.windows import WindowRows, gather, last_windows, packed, unpacked, window_ends
+from pitwise.features.windows import (
+    WindowRows,
+    gather,
+    last_windows,
+    packed,
+    unpacked,
+    window_ends,
+    window_hash,
+)
 
 
 @st.composite
@@ -62,23 +72,52 @@ def test_no_window_in_a_history_that_is_too_short_is_an_empty_batch(n):
 def test_packed_windows_are_little_endian_float32_and_come_back_bit_for_bit(n, length, width, random):
     values = [random.choice([0.0, -0.0, float("inf"), 1e-45, random.uniform(-9, 9)]) for _ in range(64)]
     windows = np.resize(np.array(values, "float32"), (n, length, width))
-    stored = packed(windows)
-    assert stored == [b"".join(struct.pack("<f", v) for v in window.ravel()) for window in windows]
-    assert (
-        packed(windows.astype(">f4")) == packed(windows.swapaxes(1, 2).copy().swapaxes(1, 2)) == stored
-    )
+    names = NAMES[:width]
+    stored = packed(windows, names)
+    floats = [b"".join(struct.pack("<f", v) for v in window.ravel()) for window in windows]
+    schema = hashlib.blake2b("\n".join(["<f4", *names]).encode(), digest_size=8).digest()
+    assert stored == [b"PWW1" + schema + values for values in floats]
+    others = (windows.astype(">f4"), windows.swapaxes(1, 2).copy().swapaxes(1, 2))
+    assert all(packed(same, names) == stored for same in others)
+    hashes = [hashlib.blake2b(values, digest_size=8).hexdigest() for values in floats]
+    assert [window_hash(window) for window in stored] == hashes
     if n:
-        back = unpacked(stored, width)
+        back = unpacked(stored, names)
         assert back.dtype == np.float32
         np.testing.assert_array_equal(back.view("uint32"), windows.view("uint32"))
 
 
-def test_windows_that_do_not_fit_each_other_or_the_features_are_refused():
-    short, long = packed(np.zeros((1, 2, 3), "float32")) + packed(np.zeros((1, 4, 3), "float32"))
-    assert unpacked([short, short], 3).shape == (2, 2, 3)
-    for windows, width in (([short, long, long], 3), ([short, long], 3), ([short], 4)):
-        with pytest.raises(ValueError, match=r"several lengths|reshape"):
-            unpacked(windows, width)
+def test_windows_of_several_lengths_and_broken_ones_are_refused():
+    names = NAMES[:3]
+    short, long = (packed(np.zeros((1, length, 3), "float32"), names)[0] for length in (2, 4))
+    assert unpacked([short, short], names).shape == (2, 2, 3)
+    assert unpacked([], names).shape == (0, 0, 3)
+    for windows in ([short, long, long], [short, long], [short[:-1]], [short[:-4]]):
+        with pytest.raises(WindowSchemaError, match="several lengths, or broken ones"):
+            unpacked(windows, names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["b", "a", "c"], ["a", "b"], ["a", "b", "c", "d"], ["a", "bc"], ["a", "b", "d"]],
+    ids=" ".join,
+)
+def test_windows_of_other_features_or_of_another_order_are_refused_whatever_their_size(names):
+    (ours,) = packed(np.zeros((1, 12, 3), "float32"), ["a", "b", "c"])
+    (theirs,) = packed(np.zeros((1, 36 // len(names), len(names)), "float32"), names)
+    assert unpacked([ours, ours], ["a", "b", "c"]).shape == (2, 12, 3)
+    with pytest.raises(WindowSchemaError, match="window 2 of 2 is of other features, or"):
+        unpacked([ours, theirs], ["a", "b", "c"])
+
+
+def test_windows_from_before_there_was_a_header_are_refused_as_such():
+    with pytest.raises(WindowSchemaError, match="does not say which features it has: an older version"):
+        unpacked([np.ones((4, len(NAMES)), "<f4").tobytes()], NAMES)
+
+
+def test_windows_are_not_packed_under_the_names_of_other_features():
+    with pytest.raises(ValueError, match="windows of 3 features, but 2 names"):
+        packed(np.zeros((1, 4, 3), "float32"), ["a", "b"])
 
 
 def test_no_window_crosses_a_segment():

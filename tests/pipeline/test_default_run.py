@@ -109,6 +109,10 @@ def test_a_changed_parameter_touches_only_the_stages_that_read_it(under_dvc, sec
         params.write_text(before)
 
 
+def values_of(window: bytes) -> np.ndarray:
+    return np.frombuffer(window, "<f4", offset=12).reshape(30, len(NAMES))
+
+
 def test_the_online_window_of_every_symbol_is_the_offline_window_bit_for_bit(default_run):
     store = open_store(default_run.workspace)
     answer = store.get_online_features(
@@ -116,7 +120,7 @@ def test_the_online_window_of_every_symbol_is_the_offline_window_bit_for_bit(def
     ).to_dict()
     names = store.get_feature_view("windows").tags["features"].split(",")
     assert names == NAMES
-    online = np.array([np.frombuffer(w, "<f4").reshape(30, len(names)) for w in answer["window"]])
+    online = np.array([values_of(window) for window in answer["window"]])
     daily = pd.read_parquet(default_run.workspace.dataset_rows)
     rows = WindowRows(daily, names)
     symbols = daily["symbol"].to_numpy(object)
@@ -133,7 +137,7 @@ def test_offline_windows_from_feast_are_the_windows_of_the_daily_rows(default_ru
     close, volume = NAMES.index("close"), NAMES.index("volume")
     for window in stored.iloc[::17].itertuples():
         expected = rows.loc[window.symbol].loc[: window.event_timestamp].tail(30)
-        found = np.frombuffer(window.window, "<f4").reshape(30, len(NAMES))
+        found = values_of(window.window)
         assert found.tobytes() == WindowRows(expected, NAMES).gather(np.array([29]), 30).tobytes()
         price, shares = (expected[f] / expected[f].iloc[-1] for f in ("price_factor", "share_factor"))
         np.testing.assert_allclose(found[:, close], expected["close"] * price, rtol=1e-6)

@@ -94,7 +94,7 @@ def work_two_days(folder: Path) -> None:
         store.get_online_features(store.get_feature_service(name), rows).to_dict()
         for name in ("daily_v1", "windows_v1")
     )
-    closes = unpacked(windows["window"], len(NAMES))[:, :, NAMES.index("close")]
+    closes = unpacked(windows["window"], NAMES)[:, :, NAMES.index("close")]
     write_json({"daily": daily["close"], "windows": closes.tolist()}, workspace.root / "online.json")
 
 

@@ -1,10 +1,12 @@
 """A champion run from a real Feast store, in this process and as the stage in one of its own."""
 
 import hashlib
+import pickle
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,7 +14,7 @@ import pandas as pd
 import pytest
 from sqlalchemy import create_engine, text
 from support import small_runs as small
-from support.models_by_hand import make_champion, register
+from support.models_by_hand import FEATURES, make_champion, onnx_model, register
 from support.once import once
 
 from feature_repo import publish
@@ -20,9 +22,15 @@ from feature_repo.publish import window_table
 from feature_repo.store import open_store
 from pitwise.bars.calendar import next_session
 from pitwise.errors import StoreError
+from pitwise.features.errors import (
+    EmptyStoreError,
+    NonFiniteForecastError,
+    NonFiniteWindowError,
+    WindowSchemaError,
+)
 from pitwise.features.history import CREATED
 from pitwise.features.indicators import NAMES
-from pitwise.features.windows import gather
+from pitwise.features.windows import HEADER, gather, packed
 from pitwise.registry.contract import open_onnx, run_onnx
 from pitwise.registry.model import RegisteredModel, RegistryParams
 from pitwise.workspace import Workspace, read_parquet
@@ -219,6 +227,116 @@ def test_a_model_of_another_window_is_refused(run):
     other = Predictor(replace(run.champion, window=small.WINDOW + 1), run.store)
     with pytest.raises(StoreError, match=rf"windows of {small.WINDOW + 1} .* holds {small.WINDOW}\."):
         other.forecast(["S000"])
+
+
+class AlteredStore:
+    """A store of which some windows are other bytes, by symbol; None: it has none."""
+
+    def __init__(self, store, windows: dict[str, bytes | None]):
+        self._store, self._windows = store, windows
+        self.get_feature_view = store.get_feature_view
+
+    def get_online_features(self, features, entity_rows):
+        answer = self._store.get_online_features(features=features, entity_rows=entity_rows)
+        table = answer.to_dict(include_event_timestamps=True)
+        table["window"] = [
+            self._windows.get(symbol, window)
+            for symbol, window in zip(entity_rows["symbol"], table["window"], strict=True)
+        ]
+        return SimpleNamespace(to_dict=lambda include_event_timestamps: table)
+
+
+OTHER_ORDER = [*NAMES[1:], NAMES[0]]
+VALUES = np.ones((1, small.WINDOW, len(NAMES)), "float32")
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        packed(VALUES, OTHER_ORDER)[0],
+        packed(VALUES)[0][HEADER:],
+        packed(VALUES[:, 1:, 1:], NAMES[1:])[0],
+        b"",
+    ],
+    ids=["another_order", "no_header", "fewer_features", "nothing"],
+)
+def test_windows_of_another_schema_are_refused_and_the_symbols_named(run, window):
+    predictor = Predictor(run.champion, AlteredStore(run.store, {"S003": window}))
+    with pytest.raises(WindowSchemaError, match=r"windows of S003 are not of .*dvc repro publish"):
+        predictor.forecast(["S000", "S003"])
+    assert predictor.forecast(["S000"]).symbols == ["S000"]
+
+
+def test_a_model_reads_the_order_that_the_store_names_and_not_this_versions(run):
+    values = np.arange(VALUES.size, dtype="float32").reshape(VALUES.shape)
+    store = AlteredStore(run.store, {"S000": packed(values, OTHER_ORDER)[0]})
+    store.get_feature_view = lambda name: SimpleNamespace(tags={"features": ",".join(OTHER_ORDER)})
+    forecasts = Predictor(run.champion, store).forecast(["S000"])
+    columns = [OTHER_ORDER.index(name) for name in run.champion.features]
+    expected = run_onnx(run.champion.session, np.ascontiguousarray(values[:, :, columns]))
+    assert forecasts.p_up.tolist() == expected["p_up"].astype(float).tolist()
+    assert forecasts.last_close.tolist() == [values[0, -1, OTHER_ORDER.index("close")]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_window_that_is_not_finite_is_an_error_of_its_symbols_alone(run, predictor, value):
+    before = predictor.forecast(["S000", "S003", "S005"])
+    (stored,) = predictor.windows(["S003"]).values
+    unread = next(name for name in NAMES if name not in (*run.champion.features, "close"))
+    for feature in (unread, run.champion.features[0]):
+        values = stored.copy()
+        values[3, NAMES.index(feature)] = value
+        altered = Predictor(run.champion, AlteredStore(run.store, {"S003": packed(values[None])[0]}))
+        if feature == unread:
+            found = altered.forecast(["S000", "S003", "S005"])
+            np.testing.assert_array_equal(found.price, before.price)
+            continue
+        with pytest.raises(NonFiniteWindowError, match="windows of S003 have a NaN") as raised:
+            altered.forecast(["S000", "S003", "S005"])
+        assert raised.value.symbols == ["S003"]
+        assert altered.forecast(["S000", "S005"]).symbols == ["S000", "S005"]
+
+
+def test_an_infinite_last_close_is_refused_though_the_model_may_not_read_it(run, predictor):
+    (values,) = predictor.windows(["S003"]).values.copy()
+    values[-1, NAMES.index("close")] = np.inf
+    altered = AlteredStore(run.store, {"S003": packed(values[None])[0]})
+    scale_free = replace(run.champion, features=("rsi_14",) * len(run.champion.features))
+    with pytest.raises(NonFiniteWindowError):
+        Predictor(scale_free, altered).forecast(["S003"])
+
+
+@pytest.mark.parametrize(
+    "broken", [{"scale": np.nan}, {"scale": np.inf}, {"p_up_offset": np.nan}, {"scale": 1e6}]
+)
+def test_a_forecast_that_is_not_finite_names_its_version_and_symbols(run, tmp_path, broken):
+    onnx.save(onnx_model(**broken), tmp_path / "model.onnx")
+    by_hand = replace(
+        run.champion,
+        version="17",
+        features=FEATURES,
+        window=small.WINDOW,
+        session=open_onnx(tmp_path / "model.onnx"),
+    )
+    with pytest.raises(NonFiniteForecastError, match=r"version 17 .* for S000, S005") as raised:
+        Predictor(by_hand, run.store).forecast(["S000", "S005"])
+    assert raised.value.symbols == ["S000", "S005"]
+
+
+def test_published_symbols_without_a_window_are_a_store_that_lost_its_data(run):
+    published = [f"S00{i}" for i in (0, 1, 3, 4, 5, 6)]
+    altered = AlteredStore(run.store, dict.fromkeys(published))
+    predictor = Predictor(run.champion, altered, published)
+    with pytest.raises(EmptyStoreError, match=r"of S000, S001, S003, S004, S005 and 1 more, ") as raised:
+        predictor.forecast([*published, "NOSUCH"])
+    assert raised.value.symbols == published
+    assert predictor.forecast(["NOSUCH", "S002"]).missing == ["NOSUCH", "S002"]
+    assert Predictor(run.champion, altered).forecast(published).missing == published
+
+
+def test_errors_keep_their_symbols_from_one_process_to_another():
+    error = pickle.loads(pickle.dumps(NonFiniteWindowError("a NaN", ["A", "B"])))
+    assert (type(error), str(error), error.symbols) == (NonFiniteWindowError, "a NaN", ["A", "B"])
 
 
 def test_a_feature_the_store_does_not_serve_is_named(run):
