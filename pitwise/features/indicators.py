@@ -30,6 +30,9 @@ A run is one symbol's sessions without a break, in order of date; shorter ones e
 AT_ONCE = 2**15
 """Values of a column that are computed with at a time; a run longer than that is on its own."""
 
+MANY_RUNS = 64
+"""From so many on, a recursion goes through all runs at once, session by session."""
+
 TAIL = 500
 """Sessions of recent bars that give the same latest features as the whole history.
 
@@ -84,9 +87,19 @@ def _wilder(values: np.ndarray, window: int) -> np.ndarray:
 
 def _smoothed(first: np.ndarray, rest: np.ndarray, window: int) -> np.ndarray:
     """`first`, then each time a `window`-th of the new value and the rest of what was before."""
-    # It is pandas' decayed sum, which unlike `scipy.signal.lfilter` takes no second to import.
-    values = np.hstack([first, rest * (1 / window)])
-    return pd.DataFrame(values.T).ewm(com=window - 1).sum().to_numpy().T
+    return _decayed(np.hstack([first, rest * (1 / window)]), 1 - 1 / window)
+
+
+def _decayed(values: np.ndarray, decay: float) -> np.ndarray:
+    """The sum of each run's values so far, each `decay` times what it was a session before."""
+    if len(values) < MANY_RUNS:
+        # pandas' loops over one run after the other, to the same bits; `scipy.signal.lfilter` takes a
+        # second to import.
+        return pd.DataFrame(values.T).ewm(com=decay / (1 - decay)).sum().to_numpy().T
+    sums = np.array(values.T, order="C")
+    for before, now in pairwise(sums):
+        now += decay * before
+    return sums.T
 
 
 def _bar(name: str, unit: Unit, text: str) -> Feature:

@@ -126,7 +126,7 @@ class Service:
             self.history = rows.sort_values([*KEYS, CREATED], ignore_index=True)
         if steps > 2:
             for row in versions.online_windows.itertuples():
-                window = unpacked([row.window], len(NAMES))[0]
+                window = unpacked([row.window], NAMES)[0]
                 self.windows[row.symbol] = LastWindow(row.event_timestamp, window)
         if steps > 3:
             self.market.accept(changes)
@@ -158,7 +158,7 @@ def assert_same(service: Service) -> None:
     for (symbol, instant), window in service.offline_windows.items():
         assert (window is None) == ((symbol, instant) not in windows), (symbol, instant)
         if window is not None:
-            assert_close(unpacked([window], len(NAMES))[0], windows[symbol, instant], symbol)
+            assert_close(unpacked([window], NAMES)[0], windows[symbol, instant], symbol)
 
 
 def assert_close(ours: np.ndarray, wanted: np.ndarray, symbol: str) -> None:
@@ -406,9 +406,8 @@ def test_fifteen_sessions_posted_symbol_by_symbol_lose_none(raw):
         outcomes, taken = market.judge(its)
         assert len(taken) == 15
         assert {o.outcome for o in outcomes} <= {"new", "late"}
-        changes = accepted(market, taken, minutes=i + 1)
-        held = changes.bars[name]
-        assert held.loc[held["date"] >= day(raw, -15), "date"].tolist() == its["date"].tolist()
+        accepted(market, taken, minutes=i + 1)
+        assert market.newest_bars([name], 15)["date"].tolist() == its["date"].tolist()
         assert market.missing_sessions[name] == 0
     assert market.sealed == day(raw, -1)
 
@@ -416,22 +415,33 @@ def test_fifteen_sessions_posted_symbol_by_symbol_lose_none(raw):
 def test_before_the_seal_a_bar_touches_one_symbol_and_no_bar_of_another_is_looked_at(
     market, raw, monkeypatch
 ):
-    looked_at = []
-    cleaning = incremental.cleaned_or_nothing
+    looked_at: dict[str, list[set[str]]] = {"judged": [], "checked": [], "computed": []}
 
-    def watched(raw, *args):
-        looked_at.append(set(raw["symbol"]))
-        return cleaning(raw, *args)
+    def watched(name, step):
+        function = getattr(incremental, name)
 
-    monkeypatch.setattr(incremental, "cleaned_or_nothing", watched)
+        def looks_at(bars, *args):
+            looked_at[step].append(set(bars["symbol"]))
+            return function(bars, *args)
+
+        monkeypatch.setattr(incremental, name, looks_at)
+
+    names = set(raw["symbol"])
     name = raw["symbol"].unique()[0]
+    watched("cleaned_or_nothing", "judged")
+    watched("steps", "checked")
+    watched("recent_features", "computed")
     versions = accepted(market, bar(raw, -5)).versions
-    assert looked_at == [{name}]
+    assert looked_at == {"judged": [], "checked": [{name}], "computed": [{name}]}
     assert versions.daily["symbol"].tolist() == [name]
     assert versions.online_windows["symbol"].tolist() == [name]
     rest = [bar(raw, -5, i) for i in range(1, 6)]
     accepted(market, *rest, minutes=2)
-    assert looked_at[1:] == [set(raw["symbol"])]
+    assert looked_at == {
+        "judged": [names],
+        "checked": [{name}],
+        "computed": [{name}, names - {name}],  # at the seal its bar stood as it was
+    }
 
 
 def test_a_verdict_is_told_at_the_seal_and_stands_at_the_next_one(market, raw):

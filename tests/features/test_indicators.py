@@ -12,7 +12,17 @@ from ta.volatility import AverageTrueRange, BollingerBands
 from ta.volume import MFIIndicator, OnBalanceVolumeIndicator
 
 from pitwise.features.daily import daily_features
-from pitwise.features.indicators import BARS, BY_NAME, FEATURES, INDICATORS, NAMES, SIGNALS, compute
+from pitwise.features.indicators import (
+    BARS,
+    BY_NAME,
+    FEATURES,
+    INDICATORS,
+    MANY_RUNS,
+    NAMES,
+    SIGNALS,
+    _decayed,
+    compute,
+)
 
 ISSUE = """
     price_change, price_change_pct, daily_return, high_low_range, high_low_pct, sma_5, sma_10, sma_20,
@@ -392,3 +402,10 @@ def test_daily_features_carry_symbol_and_close_of_each_bar(market):
     assert daily["event_timestamp"].dt.date.tolist() == market["date"].dt.date.tolist()
     assert set(daily["event_timestamp"].dt.hour) == {20, 21}
     assert bits(daily[NAMES]) == bits(compute(market))
+
+
+def test_a_recursion_over_many_runs_is_that_over_each_to_the_bit():
+    runs = np.random.default_rng(5).normal(size=(MANY_RUNS, 400))
+    together = _decayed(runs, 1 - 1 / 14)
+    alone = np.vstack([_decayed(run[None], 1 - 1 / 14) for run in runs])
+    assert together.tobytes() == alone.tobytes()

@@ -201,7 +201,7 @@ def online(workspace: Workspace, symbols: list[str]) -> tuple[list, np.ndarray]:
     """The instants (seconds) and the windows of the online store."""
     store = open_store(workspace)
     found = store.get_online_features(["windows:window"], {"symbol": symbols}).to_dict(True)
-    return found["window__ts"], unpacked(found["window"], len(NAMES))
+    return found["window__ts"], unpacked(found["window"], NAMES)
 
 
 SYMBOLS = ["S000", "S001", "S002", "S003"]

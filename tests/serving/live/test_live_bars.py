@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ def online(workspace: Workspace, symbols: list[str]) -> dict[str, LastWindow]:
     )
     found = {}
     for i, symbol in enumerate(symbols):
-        window = unpacked([answer["window"][i]], len(NAMES))[0]
+        window = unpacked([answer["window"][i]], NAMES)[0]
         # After a spin-off there are daily values, but no whole window yet.
         assert answer["close__ts"][i] >= answer["window__ts"][i]
         if answer["close__ts"][i] == answer["window__ts"][i]:
@@ -157,7 +158,7 @@ def test_a_sessions_bars_are_online_and_offline_when_they_are_acknowledged(works
     closes = store.get_online_features(["daily:close"], {"symbol": offline["symbol"].tolist()}).to_dict()
     assert offline["close"].tolist() == closes["close"]
     for row in offline.itertuples():
-        window = unpacked([row.window], len(NAMES))[0]
+        window = unpacked([row.window], NAMES)[0]
         np.testing.assert_array_equal(window, online(workspace, [row.symbol])[row.symbol].values)
 
 
@@ -266,24 +267,27 @@ def test_what_was_acknowledged_survives_kill_9_in_the_middle_of_a_burst(workspac
 def test_a_store_that_is_away_keeps_the_bars_and_takes_them_when_it_is_back(workspace, raw, monkeypatch):
     live = live_bars(workspace, 0.2)
     before = online(workspace, live.symbols)
-    push = live._store.push
+    write = live._store.write_to_online_store
 
     def away(*_args, **_kwargs):
         raise ConnectionError("gone")
 
-    monkeypatch.setattr(live._store, "push", away)
+    monkeypatch.setattr(live._store, "write_to_online_store", away)
     new = raw[raw["date"] == days(raw)[0]]
     with pytest.raises(StoreError, match=r"does not take rows .*gone.* kept"):
         live.take(new)
     assert_same(online(workspace, live.symbols), before)
-    with pytest.raises(StoreError, match="does not take rows"):
-        live.take(new)
-    monkeypatch.setattr(live._store, "push", push)
+    later = raw[raw["date"] == days(raw)[1]]
+    with pytest.raises(StoreError, match=r"does not take rows .*not taken; send them again"):
+        live.take(later)
+    waiting = live._journal.waiting()
+    assert waiting is None or set(waiting.rows["date"]) == {days(raw)[0]}
+    monkeypatch.setattr(live._store, "write_to_online_store", write)
     wanted = expected(raw[raw["date"] <= days(raw)[0]])
     for _ in range(100):
         if not live._market.is_behind:
             break
-        live._stop.wait(0.1)
+        time.sleep(0.1)
     assert_same(online(workspace, live.symbols), wanted)
     live.close()
 
