@@ -1,6 +1,6 @@
-"""A workspace of 0.2, which had one file of raw bars, as one that stands on landings.
+"""A workspace of an older version as one of this: with all params, and standing on landings.
 
-Data, prediction log, registry and the service's keys stay where they are.
+0.2 had one file of raw bars. Data, prediction log, registry and the service's keys stay where they are.
 """
 
 import json
@@ -35,7 +35,11 @@ def upgrade(workspace: Workspace) -> bool:
         raise StoreError(f"{workspace.root}: is no workspace: it has no params.yaml.")
     params = yaml.load(workspace.params)
     if "ingest" not in params:
-        return False
+        if not add_missing(params, yaml.load(template() / "params.yaml")):
+            return False
+        with replacing(workspace.params) as temporary:
+            yaml.dump(params, temporary)
+        return True
     if workspace.root.joinpath("data/raw/bars.parquet").exists() and not landing_files(workspace):
         land(workspace, first_landing(workspace, params["ingest"]["source"]))
     drain(workspace)
@@ -100,10 +104,17 @@ def verdicts_at_an_instant(clean: dict) -> None:
             clean[section] = {name: old[name] for name in names if name in old}
 
 
-def add_missing(params: dict, new: dict) -> None:
-    """Keys that the installed version has and the workspace's params lack, at any depth."""
+def add_missing(params: dict, new: dict) -> bool:
+    """Keys that the installed version has and the workspace's params lack, at any depth.
+
+    Returns:
+        whether there were any.
+    """
+    added = False
     for key, value in new.items():
         if key not in params:
             params[key] = value
+            added = True
         elif isinstance(value, dict) and isinstance(params[key], dict) and key != "faults":
-            add_missing(params[key], value)
+            added |= add_missing(params[key], value)
+    return added

@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -10,19 +11,23 @@ import pandas as pd
 from pydantic import Field
 
 from pitwise.errors import StoreError
-from pitwise.features.served import ServedWindows
-from pitwise.registry.champion import move_champion, open_experiment
+from pitwise.features.served import ENDS, ServedWindows
+from pitwise.registry.champion import CHALLENGER, move_champion, open_experiment
+from pitwise.registry.contract import INPUT
 from pitwise.registry.findings import describe
 from pitwise.registry.model import RegisteredModel, RegistryParams, load_registered
-from pitwise.registry.promotions import promoted_model, record_promotion
+from pitwise.registry.promotions import promoted_model, record_promotion, registry_writer
 from pitwise.registry.restore import (
+    PROVIDERS,
     RECORDED,
+    REQUIRED,
     TAGGED,
     restored_champion,
     signature,
     tag_promotion,
     version_of,
 )
+from pitwise.registry.runs import begun_in, end_abandoned_runs, ended_by_sigterm
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, write_json
 from training import KINDS
@@ -54,6 +59,16 @@ def code_version(workspace: Workspace) -> str:
     return done.stdout.strip() or "unknown"
 
 
+def example_windows(workspace: Workspace, features: Sequence[str], window: int) -> np.ndarray:
+    """Windows of one symbol as MLflow shows them: (2 or 1, window, n_features) float64."""
+    ends = read_parquet(workspace.dataset_rows, ["symbol", ENDS])
+    of_one = [("symbol", "=", ends.loc[ends[ENDS], "symbol"].iloc[0])]
+    rows = pd.read_parquet(workspace.dataset_rows, filters=of_one)
+    served = pd.read_parquet(workspace.served_rows, filters=of_one)
+    windows = ServedWindows(rows, served, features)
+    return windows.gather(windows.ends(window)[-2:], window).astype("float64")
+
+
 def register_version(workspace: Workspace, client: Any, kind: str, name: str, evaluation: dict) -> str:
     """Log one fitted model as an MLflow run and register it; the version's number.
 
@@ -69,7 +84,7 @@ def register_version(workspace: Workspace, client: Any, kind: str, name: str, ev
         return known
     features = training["features"]
     contract = {key: training[key] for key in RECORDED} | {"code_version": code_version(workspace)}
-    with mlflow.start_run(run_name=kind):
+    with mlflow.start_run(run_name=kind, tags=begun_in(workspace)):
         flat = {k: v for k, v in training.items() if k not in ("params", "features")}
         mlflow.log_params(flat | training["params"] | {"features": ",".join(features)})
         for name_of in (kind, *BASELINES):
@@ -87,9 +102,11 @@ def register_version(workspace: Workspace, client: Any, kind: str, name: str, ev
             onnx.load(folder / "model.onnx"),
             name="model",
             signature=signature(training["window"], len(features)),
+            input_example={INPUT: example_windows(workspace, features, training["window"])},
             registered_model_name=name,
             metadata=contract,
-            pip_requirements=["onnxruntime", "numpy"],
+            pip_requirements=REQUIRED,
+            onnx_execution_providers=PROVIDERS,
         )
     version = str(info.registered_model_version)
     for key in TAGGED:
@@ -135,18 +152,22 @@ def main(workspace: Workspace) -> None:
     client = open_experiment(workspace, registry, params.experiment)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     candidates = []
-    for kind in KINDS:
-        training = read_json(workspace.models / kind / "training.json")
-        candidates.append(
-            Candidate(
-                register_version(workspace, client, kind, registry.model, evaluation),
-                kind,
-                training["onnx_parity"],
-                evaluation[kind],
-                training["fitted_last_session"],
-                evaluation["n_predictions"],
+    with registry_writer(workspace), ended_by_sigterm():
+        experiment = client.get_experiment_by_name(params.experiment).experiment_id
+        for run in end_abandoned_runs(client, experiment, workspace):
+            print(f"run {run}: was killed before it had ended; it is marked so")
+        for kind in KINDS:
+            training = read_json(workspace.models / kind / "training.json")
+            candidates.append(
+                Candidate(
+                    register_version(workspace, client, kind, registry.model, evaluation),
+                    kind,
+                    training["onnx_parity"],
+                    evaluation[kind],
+                    training["fitted_last_session"],
+                    evaluation["n_predictions"],
+                )
             )
-        )
     by_version = {c.version: c for c in candidates}
     # After the candidates: the ledger's champion may be one of them, trained again in a fresh clone.
     current = current_champion(workspace, registry)
@@ -217,7 +238,7 @@ def apply_decision(client: Any, model: str, decision: Decision, current: str | N
     if decision.champion and decision.champion != current:
         move_champion(client, model, decision.champion, "gate", notes[decision.champion])
     if decision.challenger:
-        client.set_registered_model_alias(model, "challenger", decision.challenger)
+        client.set_registered_model_alias(model, CHALLENGER, decision.challenger)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
 """Who is champion of a registered model, and who was before."""
 
 import json
+import logging
+import os
 from datetime import UTC, datetime
 from typing import Any
 
 from pitwise.registry.model import RegistryParams
-from pitwise.workspace import Workspace
+from pitwise.workspace import SQLITE, Workspace
 
 CHAMPION = "champion"
 """The alias of the version that forecasts."""
+CHALLENGER = "challenger"
+"""The alias of the version that is compared with it."""
 CHAMPION_HISTORY = "champion_history"
 """Tag of the registered model: JSON list of {version, since, by, reason}, oldest first."""
 LONGEST_TAG = 5000  # characters that MLflow's table has room for
@@ -18,7 +22,12 @@ def registry_client(workspace: Workspace, registry: RegistryParams) -> Any:
     """An `mlflow.MlflowClient` of the workspace's registry, which MLflow is set to from here on."""
     import mlflow
 
-    mlflow.set_tracking_uri(workspace.database_url(registry.tracking_uri))
+    url = workspace.database_url(registry.tracking_uri)
+    if url.startswith(SQLITE):
+        # A pooled connection would read on in a file that was deleted, and never see the new one.
+        os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # or it tells of the pool
+    mlflow.set_tracking_uri(url)
     return mlflow.MlflowClient()
 
 

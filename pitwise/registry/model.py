@@ -11,6 +11,7 @@ from pydantic import Field
 from pitwise.errors import StoreError
 from pitwise.registry.contract import CONTRACT, open_onnx
 from pitwise.stage import Params
+from pitwise.workspace import sha256
 
 
 class RegistryParams(Params):
@@ -30,6 +31,20 @@ class RegisteredModel:
     window: int
     session: ort.InferenceSession
     metadata: dict[str, Any]
+    identity: str = ""
+    """SHA-256 of its ONNX file."""
+    entry: tuple = ()
+    """See `registry_entry`."""
+
+
+def registry_entry(version: Any) -> tuple:
+    """What tells a version of MLflow's from another one that had its number, without fetching its file.
+
+    A registry that was made anew counts from 1 again.
+    """
+    tags = version.tags or {}
+    number, file = str(version.version), tags.get("onnx_sha256")
+    return number, version.creation_timestamp, version.run_id, version.source, file
 
 
 def load_registered(name: str, version: Any, threads: int = 0) -> RegisteredModel:
@@ -52,7 +67,8 @@ def load_registered(name: str, version: Any, threads: int = 0) -> RegisteredMode
                 f"model {name} version {version.version} does not name its features and window: "
                 "it was not registered by this pipeline. Point the alias at one that was."
             )
-        session = open_onnx(Path(folder) / "model.onnx", threads)
+        file = Path(folder) / "model.onnx"
+        session, identity = open_onnx(file, threads), sha256(file)
     return RegisteredModel(
         str(version.version),
         metadata["kind"],
@@ -60,4 +76,6 @@ def load_registered(name: str, version: Any, threads: int = 0) -> RegisteredMode
         metadata["window"],
         session,
         metadata,
+        identity,
+        registry_entry(version),
     )

@@ -1,15 +1,27 @@
-"""Every prediction as it was made, so that its outcome can be joined to it later."""
+"""Every prediction as it was made, so that its outcome can be joined to it later, and who asked for it.
 
+Table `predictions` has a forecast once; `requests`, the audit trail, a row for each answer sent.
+"""
+
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pitwise.bars.calendar import next_session, session_day
 from pitwise.errors import StoreError, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHADOW, CHAMPION = "shadow", "champion"
+"""Roles of a forecast: logged beside the champion's for comparison, or one that people see."""
+BUSY_SECONDS = 30
+"""SQLite: how long a writer waits for another one."""
+UPGRADE_LOCK = 7_061_747_769_736_531
+"""PostgreSQL: number of the advisory lock of whoever changes the tables."""
 
 
 class Instant(sa.TypeDecorator):
@@ -41,16 +53,44 @@ PREDICTIONS = sa.Table(
     sa.Column("price", sa.Float, nullable=False),
     sa.Column("p_up", sa.Float, nullable=False),
     sa.Column("served_at", Instant, nullable=False),
+    # NULL where an earlier version logged it; of a forecast that no request asked for, all but the role.
+    sa.Column("request_id", sa.String),
+    sa.Column("caller", sa.String),
+    sa.Column("latency_ms", sa.Float),
+    sa.Column("role", sa.String),
+    sa.Column("state", sa.BigInteger),
+    sa.Index("predictions_as_of", "as_of"),
+)
+REQUESTS = sa.Table(
+    "requests",
+    METADATA,
+    # A client may send a request id twice. The instant comes first, so that new rows lie together.
+    sa.Column("received_at", Instant, primary_key=True),
+    sa.Column("request_id", sa.String, primary_key=True),
+    sa.Column("caller", sa.String, nullable=False),
+    sa.Column("route", sa.String, nullable=False),
+    sa.Column("latency_ms", sa.Float, nullable=False),
+    sa.Column("model_version", sa.String, nullable=False),
+    sa.Column("state", sa.BigInteger, nullable=False),
+    sa.Column("as_of", Instant),
+    sa.Column("n", sa.Integer, nullable=False),
+    sa.Column("windows", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 COLUMNS = [column.name for column in PREDICTIONS.columns]
+KEY = [column.name for column in PREDICTIONS.primary_key.columns]
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+FROM_CHAMPION = sa.func.coalesce(PREDICTIONS.c.role, CHAMPION) == CHAMPION
+"""Which predictions people saw: those of an earlier version have no role and are all of the champion."""
 
 
 def open_log(url: str) -> sa.Engine:
     """The log at an SQLAlchemy URL, SQLite or PostgreSQL, created if it is not there.
 
+    Tables of an earlier version get the columns that they lack. Several processes may use it at once.
+
     Raises:
-        StoreError: nothing can be opened there, or an earlier version of the program made it.
+        StoreError: nothing can be opened there, or its table is not one of predictions.
     """
     shown = url
     try:
@@ -58,18 +98,20 @@ def open_log(url: str) -> sa.Engine:
         shown = repr(parsed)  # without its password
         if parsed.get_backend_name() not in INSERTS:
             raise sa.exc.ArgumentError(f"{parsed.get_backend_name()} is not supported")
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed)
-        METADATA.create_all(engine)
-        columns = {column["name"] for column in sa.inspect(engine).get_columns(PREDICTIONS.name)}
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if parsed.get_backend_name() == "sqlite":
+            # No pool: it would write on in a file that was deleted.
+            options = {"connect_args": {"timeout": BUSY_SECONDS}, "poolclass": sa.NullPool}
+            if parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed, **options)
+        absent = _brought_up(engine)
     except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
         raise StoreError(
             f"predict.log_url: '{shown}' opens no prediction log ({one_line(error)}). Use an SQLite "
             "URL such as sqlite:///data/predictions/log.db, or a PostgreSQL one such as "
             "postgresql+psycopg://user:password@host/database."
         ) from error
-    absent = [name for name in COLUMNS if name not in columns]
     if absent:
         raise StoreError(
             f"predict.log_url: the table {PREDICTIONS.name} at {shown} was made by an earlier version: "
@@ -78,25 +120,88 @@ def open_log(url: str) -> sa.Engine:
     return engine
 
 
+def _brought_up(engine: sa.Engine) -> list[str]:
+    """Make what is not there, one process at a time; the columns that cannot be made up."""
+    is_sqlite = engine.dialect.name == "sqlite"
+    with engine.connect() as connection:
+        if is_sqlite and connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
+            # Readers and the writer do not wait for each other. A file system without it keeps its mode.
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        tables = sa.inspect(connection).get_table_names()
+        if {PREDICTIONS.name, REQUESTS.name} <= set(tables) and not _lacking(connection):
+            return []
+        connection.rollback()
+        if is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
+        absent = [column.name for column in _lacking(connection) if not column.nullable]
+        if absent:
+            return absent
+        METADATA.create_all(connection)
+        for column in _lacking(connection):
+            kind = column.type.compile(engine.dialect)
+            connection.execute(sa.DDL(f"ALTER TABLE {PREDICTIONS.name} ADD COLUMN {column.name} {kind}"))
+        for index in PREDICTIONS.indexes:
+            index.create(connection, checkfirst=True)
+        connection.commit()
+    return []
+
+
+def _lacking(connection: sa.Connection) -> list[sa.Column]:
+    """Columns that the table of predictions has not, where it is there."""
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(PREDICTIONS.name):
+        return []
+    have = {column["name"] for column in inspector.get_columns(PREDICTIONS.name)}
+    return [column for column in PREDICTIONS.columns if column.name not in have]
+
+
 def session_after(as_of: datetime) -> date:
     """The session that a forecast made at a session's close (aware) is for."""
+    import pandas as pd
+
+    from pitwise.bars.calendar import next_session, session_day
+
     return next_session(session_day(pd.Timestamp(as_of))).date()
 
 
-def insert(engine: sa.Engine, rows: list[dict[str, Any]]) -> int:
-    """Add rows of the table's columns, instants aware; one that is there already stays as it
-    is.
+def insert(engine: sa.Engine, rows: Sequence[dict[str, Any]]) -> int:
+    """Add predictions, rows of the table's columns with aware instants.
+
+    One that is there already stays as it is, except that a shadow's becomes the champion's when it is
+    that one's for the first time.
 
     Returns:
         how many were new.
     """
-    if not rows:
+    first: dict[tuple, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(tuple(row[name] for name in KEY), dict.fromkeys(COLUMNS) | row)
+    if not first:
         return 0
-    statement = INSERTS[engine.dialect.name](PREDICTIONS).on_conflict_do_nothing()
+    statement = INSERTS[engine.dialect.name](PREDICTIONS)
+    given = statement.excluded
+    statement = statement.on_conflict_do_update(
+        index_elements=KEY,
+        set_={name: given[name] for name in COLUMNS if name not in KEY},
+        where=(PREDICTIONS.c.role == SHADOW) & (given.role == CHAMPION),
+    )
     with engine.begin() as connection:
-        return len(connection.execute(statement.returning(PREDICTIONS.c.symbol), rows).all())
+        new = connection.execute(statement.returning(PREDICTIONS.c.symbol), list(first.values()))
+        return len(new.all())
 
 
-def append(engine: sa.Engine, predictions: pd.DataFrame) -> int:
-    """`insert` of a frame that has the table's columns, and maybe others."""
-    return insert(engine, predictions[COLUMNS].to_dict("records"))
+def insert_requests(engine: sa.Engine, rows: Sequence[dict[str, Any]]) -> None:
+    """Add answers to the audit trail, rows of the columns of `REQUESTS`; one there already stays."""
+    if rows:
+        statement = INSERTS[engine.dialect.name](REQUESTS).on_conflict_do_nothing()
+        with engine.begin() as connection:
+            connection.execute(statement, list(rows))
+
+
+def append(engine: sa.Engine, predictions: "pd.DataFrame") -> int:
+    """`insert` of a frame that has the table's columns but nullable ones, and maybe others."""
+    return insert(
+        engine, predictions[[name for name in COLUMNS if name in predictions]].to_dict("records")
+    )

@@ -1,6 +1,7 @@
 """MLflow's registry made again from the promotions: it is a cache of what Git and DVC track."""
 
 import json
+import platform
 import tempfile
 from pathlib import Path
 from shutil import copyfile
@@ -20,6 +21,7 @@ from pitwise.registry.champion import (
 from pitwise.registry.contract import CONTRACT, INPUT, OUTPUTS
 from pitwise.registry.model import RegistryParams
 from pitwise.registry.promotions import promoted_model, promotions, registry_writer
+from pitwise.registry.runs import begun_in, end_abandoned_runs
 from pitwise.workspace import Workspace
 
 RECORDED = (
@@ -34,17 +36,25 @@ RECORDED = (
 """A version's metadata, out of what `training.json` records of a fit."""
 TAGGED = ("kind", "onnx_sha256", "onnx_parity", "fitted_last_session")
 """Of these, what is a tag of the version too."""
+REQUIRED = ["onnxruntime", "numpy"]
+"""Packages that `mlflow models serve` runs a version with."""
+PROVIDERS = ["CPUExecutionProvider"]
+"""Of onnxruntime."""
 PROMOTION = "promotion"
 """Tag of a version: its newest line of the ledger."""
 
 
 def signature(window: int, features: int) -> Any:
-    """What goes into a model and comes out, as MLflow writes it."""
+    """What goes into a model and comes out, as MLflow writes it.
+
+    MLflow takes no array but one of the type written here. JSON numbers and pandas are float64, and its
+    flavor for ONNX makes them the float32 that the file wants.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, window, features), INPUT)]),
+        inputs=Schema([TensorSpec(np.dtype("float64"), (-1, window, features), INPUT)]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), name) for name in OUTPUTS]),
     )
 
@@ -94,6 +104,7 @@ def restored_champion(workspace: Workspace, registry: RegistryParams) -> Any | N
             )
         client = open_experiment(workspace, registry, name)
         experiment = client.get_experiment_by_name(name).experiment_id
+        end_abandoned_runs(client, experiment, workspace)
         for entry in entries:
             version = _registered(workspace, client, name, experiment, entry)
             if version:
@@ -116,16 +127,20 @@ def _registered(
     if not set(CONTRACT) <= set(contract):
         raise StoreError(f"{model}: its training.json lacks one of {', '.join(CONTRACT)}.")
     contract["onnx_sha256"] = identity
-    run = client.create_run(experiment, run_name=training["kind"])
-    for figure, value in entry["figures"].items():
-        if isinstance(value, float):
-            client.log_metric(run.info.run_id, f"{training['kind']}.{figure}", value)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        copyfile(model, folder / "model.onnx")
-        _describe(folder, contract)
-        client.log_artifacts(run.info.run_id, temporary, "model")
-    client.set_terminated(run.info.run_id)
+    run = client.create_run(experiment, run_name=training["kind"], tags=begun_in(workspace))
+    status = "FAILED"
+    try:
+        for figure, value in entry["figures"].items():
+            if isinstance(value, float):
+                client.log_metric(run.info.run_id, f"{training['kind']}.{figure}", value)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            copyfile(model, folder / "model.onnx")
+            _describe(folder, contract)
+            client.log_artifacts(run.info.run_id, temporary, "model")
+        status = "FINISHED"
+    finally:
+        client.set_terminated(run.info.run_id, status)
     if not client.search_registered_models(f"name='{name}'"):
         client.create_registered_model(name)
     source = f"{run.info.artifact_uri}/model"
@@ -138,10 +153,17 @@ def _registered(
 
 def _describe(folder: Path, contract: dict[str, Any]) -> None:
     """MLflow's description of an ONNX file, without the package `onnx`, which serving does not have."""
+    import mlflow.pyfunc
+    import yaml
     from mlflow.models import Model
 
-    Model(
+    described = Model(
         signature=signature(contract["window"], len(contract["features"])),
         metadata=contract,
-        flavors={"onnx": {"data": "model.onnx", "providers": ["CPUExecutionProvider"]}},
-    ).save(folder / "MLmodel")
+        flavors={"onnx": {"data": "model.onnx", "providers": PROVIDERS}},
+    )
+    needs = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(needs))
+    (folder / "requirements.txt").write_text("\n".join([f"mlflow=={mlflow.__version__}", *REQUIRED, ""]))
+    mlflow.pyfunc.add_to_model(described, "mlflow.onnx", data="model.onnx", python_env="python_env.yaml")
+    described.save(folder / "MLmodel")

@@ -1,12 +1,24 @@
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pandas as pd
 import pytest
 import sqlalchemy as sa
 import yaml
+from support.project import PROJECT
 
 from pitwise.errors import PitwiseError, StoreError
-from pitwise.registry.prediction_log import PREDICTIONS, append, open_log, session_after
+from pitwise.registry.prediction_log import (
+    COLUMNS,
+    FROM_CHAMPION,
+    PREDICTIONS,
+    REQUESTS,
+    append,
+    insert_requests,
+    open_log,
+    session_after,
+)
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace
 from serving.settings import PredictParams
@@ -52,6 +64,9 @@ def test_the_file_is_made_with_its_folders(tmp_path):
 def test_predictions_are_logged_as_they_were_made(log):
     assert append(log, predictions()) == 2
     table = logged(log)
+    later = ["request_id", "caller", "latency_ms", "role", "state"]
+    assert table[later].isna().all(axis=None)
+    table = table.drop(columns=later)
     made = predictions().drop(columns="not_logged")
     made["for_session"] = pd.to_datetime(made["for_session"])
     table["for_session"] = pd.to_datetime(table["for_session"])
@@ -107,13 +122,128 @@ def test_a_log_is_opened_again_as_it_was(url):
     assert len(logged(open_log(url))) == 2
 
 
+AS_OF_0_2 = """
+CREATE TABLE predictions (
+    symbol VARCHAR NOT NULL, as_of TIMESTAMP WITH TIME ZONE NOT NULL, model_version VARCHAR NOT NULL,
+    window_hash VARCHAR NOT NULL, for_session DATE NOT NULL, log_return FLOAT NOT NULL,
+    price FLOAT NOT NULL, p_up FLOAT NOT NULL, served_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    PRIMARY KEY (symbol, as_of, model_version, window_hash))
+"""
+
+
+def of_0_2(url: str) -> None:
+    """A log as version 0.2 has made it, with one forecast."""
+    engine = sa.create_engine(url)
+    zone = "" if engine.dialect.name == "sqlite" else "+00"
+    with engine.begin() as connection:
+        connection.execute(sa.text(AS_OF_0_2))
+        connection.execute(
+            sa.text(
+                "INSERT INTO predictions "
+                "VALUES ('A', :as_of, '1', '0f', '2024-01-03', 0.01, 101, 0.5, :at)"
+            ),
+            {
+                "as_of": f"2024-01-02 21:00:00.000000{zone}",
+                "at": f"2024-01-02 22:30:15.123456{zone}",
+            },
+        )
+    engine.dispose()
+
+
+def test_a_log_of_0_2_gets_its_columns_and_keeps_its_forecasts(url):
+    of_0_2(url)
+    log = open_log(url)
+    (row,) = logged(log).to_dict("records")
+    assert (row["symbol"], row["price"], row["served_at"]) == ("A", 101.0, SERVED_AT)
+    assert append(log, predictions().assign(role="champion", request_id="r", state=2**60)) == 1
+    assert logged(log)["request_id"].tolist() == [None, "r"]
+    assert logged(log)["state"].tolist()[1] == 2**60
+    with log.connect() as connection:
+        seen = sa.select(PREDICTIONS.c.symbol).where(FROM_CHAMPION).order_by("symbol")
+        assert connection.execute(seen).scalars().all() == ["A", "B"]
+        connection.execute(sa.insert(REQUESTS), [request()])
+    indexes = {index["name"] for index in sa.inspect(log).get_indexes("predictions")}
+    assert "predictions_as_of" in indexes
+    log.dispose()
+
+
+OPENS = """
+import sys
+from pitwise.registry.prediction_log import open_log
+
+print("ready", flush=True)
+sys.stdin.readline()
+open_log(sys.argv[1]).dispose()
+"""
+
+
+def test_processes_that_open_a_log_at_once_bring_it_up_once(url):
+    of_0_2(url)
+    command = [sys.executable, "-c", OPENS, url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(command, text=True, cwd=PROJECT.root, **pipes) for _ in range(4)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    log = open_log(url)
+    assert set(logged(log).columns) == set(COLUMNS)
+    log.dispose()
+
+
+def test_sqlite_does_not_stop_readers_while_something_is_written(tmp_path):
+    log = open_log(f"sqlite:///{tmp_path}/log.db")
+    append(log, predictions())
+    with log.connect() as writing:
+        writing.exec_driver_sql("BEGIN EXCLUSIVE")
+        assert len(logged(log)) == 2
+        writing.rollback()
+    log.dispose()
+
+
+def test_a_shadows_forecast_becomes_the_champions_when_it_is_served(log):
+    append(log, predictions(p_up=0.5).assign(role="shadow"))
+    served = predictions(p_up=0.5).assign(role="champion", request_id="r", served_at=datetime.now(UTC))
+    assert append(log, served.head(1)) == 1
+    assert logged(log)["role"].tolist() == ["champion", "shadow"]
+    assert logged(log)["request_id"].tolist() == ["r", None]
+    assert append(log, predictions().assign(role="shadow")) == 0
+    assert logged(log)["role"].tolist() == ["champion", "shadow"]
+
+
+def test_one_forecast_twice_in_one_insert_is_logged_as_the_first(log):
+    twice = pd.concat([predictions(p_up=0.5), predictions(p_up=0.9)]).assign(role="champion")
+    assert append(log, twice) == 2
+    assert logged(log)["p_up"].tolist() == [0.5, 0.5]
+
+
+def request(**changed) -> dict:
+    row = {"received_at": SERVED_AT, "request_id": "r", "caller": "desk", "route": "/v1/predict"}
+    row |= {"latency_ms": 1.5, "model_version": "1", "state": 2**60, "n": 1, "windows": "A:0f"}
+    return row | {"as_of": datetime(2024, 1, 2, 21, tzinfo=UTC)} | changed
+
+
+def test_requests_are_kept_as_they_were_and_once(log):
+    asked = [request(), request(request_id="s", as_of=None, n=0, windows="")]
+    insert_requests(log, asked)
+    insert_requests(log, [request(caller="another"), *asked])
+    insert_requests(log, [])
+    with log.connect() as connection:
+        rows = connection.execute(sa.select(REQUESTS).order_by("request_id")).mappings().all()
+    assert [dict(row) for row in rows] == asked
+
+
 def test_a_log_of_an_earlier_version_is_one_message_that_says_what_to_do(url):
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE predictions (symbol VARCHAR PRIMARY KEY)"))
     with pytest.raises(StoreError, match=r"window_hash.*served_at.*Move that database away"):
         open_log(url)
-    assert sa.inspect(engine).get_columns("predictions")[0]["name"] == "symbol"
+    assert [column["name"] for column in sa.inspect(engine).get_columns("predictions")] == ["symbol"]
 
 
 def test_a_password_is_not_shown_in_the_message_about_an_earlier_version(tmp_path, server):

@@ -10,10 +10,17 @@ import pytest
 from support.models_by_hand import FEATURES, WINDOW, contract, onnx_model
 
 from pitwise.errors import StoreError
-from pitwise.registry.champion import champion_history, registered_version, registry_client
+from pitwise.registry import restore
+from pitwise.registry.champion import (
+    champion_history,
+    open_experiment,
+    registered_version,
+    registry_client,
+)
 from pitwise.registry.model import RegistryParams, load_registered
 from pitwise.registry.promotions import LEDGER, promoted_model, promotions, record_promotion
 from pitwise.registry.restore import PROMOTION, restored_champion
+from pitwise.registry.runs import begun_in
 from pitwise.registry.versions import promote, rollback
 from pitwise.workspace import Workspace
 
@@ -166,7 +173,54 @@ def test_a_promotion_by_hand_is_in_the_ledger_too(workspace, tmp_path):
     last = promotions(workspace)[-1]
     assert (last["by"], last["onnx_sha256"], last["previous"]) == ("promote", one, two)
     assert last["reason"] == "the other one drifts"
-    (workspace.root / "mlflow.db").unlink()
-    assert restored_champion(workspace, REGISTRY).tags["onnx_sha256"] == one
-    client = registry_client(workspace, REGISTRY)
+    clone = Workspace(tmp_path / "clone")
+    shutil.copytree(workspace.root, clone.root, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns"))
+    assert restored_champion(clone, REGISTRY).tags["onnx_sha256"] == one
+    client = registry_client(clone, REGISTRY)
     assert registered_version(client, "pitwise", "champion").tags["kind"] == "by_hand"
+
+
+def test_a_restored_version_is_served_by_mlflow(workspace, tmp_path):
+    import mlflow
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc import scoring_server
+
+    promoted(workspace, tmp_path, 0.01)
+    champion = restored_champion(workspace, REGISTRY)
+    loaded = mlflow.pyfunc.load_model(f"models:/pitwise/{champion.version}")
+    windows = np.full((2, WINDOW, len(FEATURES)), 1e6)
+    answer = TestClient(scoring_server.init(loaded)).post(
+        "/invocations", json={"inputs": {"windows": windows.tolist()}}
+    )
+    assert answer.status_code == 200, answer.text
+    predictions = answer.json()["predictions"]
+    assert predictions["log_return"] == pytest.approx([0.01 * np.tanh(1)] * 2, rel=1e-5)
+    assert predictions["p_up"] == pytest.approx([1 / (1 + np.exp(-1))] * 2, rel=1e-5)
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/pitwise/{champion.version}"))
+    assert "onnxruntime" in (folder / "requirements.txt").read_text()
+    assert (folder / "python_env.yaml").exists()
+
+
+def test_a_restoring_that_fails_leaves_no_run_behind(workspace, tmp_path, monkeypatch):
+    promoted(workspace, tmp_path, 0.01)
+
+    def no_room(*arguments) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(restore, "_describe", no_room)
+    with pytest.raises(OSError, match="no room"):
+        restored_champion(workspace, REGISTRY)
+    client = registry_client(workspace, REGISTRY)
+    experiment = client.get_experiment_by_name("pitwise").experiment_id
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FAILED"]
+
+
+def test_a_restoring_that_was_killed_is_marked_by_the_next_one(workspace, tmp_path):
+    promoted(workspace, tmp_path, 0.01)
+    client = open_experiment(workspace, REGISTRY, "pitwise")
+    experiment = client.get_experiment_by_name("pitwise").experiment_id
+    client.create_run(experiment, tags=begun_in(workspace))
+    client.create_run(experiment, tags=begun_in(Workspace(tmp_path / "other")))
+    restored_champion(workspace, REGISTRY)
+    statuses = sorted(run.info.status for run in client.search_runs([experiment]))
+    assert statuses == ["FINISHED", "KILLED", "RUNNING"]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -277,6 +279,122 @@ def test_a_registered_model_answers_as_the_exported_file_does(four_runs):
     expected = run_onnx_over(exported, windows, ends, small.WINDOW)
     ours = run_onnx_over(loaded.session, windows, ends, small.WINDOW)
     assert all((ours[name] == expected[name]).all() for name in expected)
+
+
+def float64_windows(of: Registered, n: int = 3) -> np.ndarray:
+    """The last test windows, in the type that JSON and pandas give."""
+    rows = read_parquet(of.workspace.dataset_rows)
+    windows = ServedWindows(rows, served(of), small.FEATURES)
+    ends = np.flatnonzero(rows["split"] == "test")[-n:]
+    return windows.gather(ends, small.WINDOW).astype("float64")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mlflows_own_model_takes_float64_windows(four_runs, kind):
+    import mlflow
+
+    version = version_of_kind(four_runs, kind).version
+    loaded = mlflow.pyfunc.load_model(f"models:/pitwise/{version}")
+    windows = float64_windows(four_runs)
+    exported = mlflow.artifacts.download_artifacts(f"models:/pitwise/{version}/model.onnx")
+    expected = open_onnx(Path(exported)).run(None, {"windows": windows.astype("float32")})
+    for form in (windows, {"windows": windows}):
+        found = loaded.predict(form)
+        np.testing.assert_allclose(found["log_return"], expected[0], atol=1e-6)
+        np.testing.assert_allclose(found["p_up"], expected[1], atol=1e-6)
+
+
+def answered_by_mlflow(version: str, body: str) -> dict:
+    """What `mlflow models serve` answers."""
+    import mlflow
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc import scoring_server
+
+    client = TestClient(scoring_server.init(mlflow.pyfunc.load_model(f"models:/pitwise/{version}")))
+    response = client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 200, response.text
+    return response.json()["predictions"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_example_of_a_version_is_answered_by_mlflows_server(four_runs, kind):
+    import mlflow
+
+    version = version_of_kind(four_runs, kind).version
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/pitwise/{version}"))
+    answer = answered_by_mlflow(version, (folder / "serving_input_example.json").read_text())
+    example = np.array(json.loads((folder / "input_example.json").read_text())["windows"])
+    assert example.shape == (2, small.WINDOW, len(small.FEATURES))
+    windows = {"windows": example.astype("float32")}
+    expected = open_onnx(folder / "model.onnx").run(None, windows)
+    np.testing.assert_allclose(answer["log_return"], expected[0], atol=1e-6)
+    np.testing.assert_allclose(answer["p_up"], expected[1], atol=1e-6)
+
+
+KILLED = """
+import sys, time
+import mlflow
+from training import register
+from pitwise.workspace import Workspace
+
+def waits(*arguments, **named):
+    print("registering", flush=True)
+    time.sleep(120)
+
+mlflow.onnx.log_model = waits
+register.main(Workspace(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def unregistered(four_runs, tmp_path) -> Workspace:
+    """Fitted models, and an empty registry."""
+    workspace = Workspace(shutil.copytree(four_runs.workspace.root, tmp_path / "workspace"))
+    for path in (workspace.root / "mlflow.db", workspace.root / "ledger/promotions.jsonl"):
+        path.unlink()
+    return workspace
+
+
+def killed_while_registering(workspace: Workspace, number: int) -> int:
+    """Its exit code."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(workspace.root)],
+        cwd=PROJECT.root,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while process.stdout.readline() != "registering\n":
+            assert process.poll() is None
+        process.send_signal(number)
+        return process.wait(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def statuses(workspace: Workspace) -> list[str]:
+    client = client_of(workspace)
+    experiment = client.get_experiment_by_name("pitwise")
+    return sorted(run.info.status for run in client.search_runs([experiment.experiment_id]))
+
+
+def test_a_run_that_was_killed_is_marked_so_by_the_next_one(unregistered, capsys):
+    assert killed_while_registering(unregistered, signal.SIGKILL) == -signal.SIGKILL
+    assert statuses(unregistered) == ["RUNNING"]
+    client = client_of(unregistered)
+    experiment = client.get_experiment_by_name("pitwise").experiment_id
+    anothers = client.create_run(experiment, run_name="of another workspace")
+    register.main(unregistered)
+    assert "was killed before it had ended" in capsys.readouterr().out
+    assert statuses(unregistered) == ["FINISHED", "FINISHED", "KILLED", "RUNNING"]
+    assert client.get_run(anothers.info.run_id).info.status == "RUNNING"
+    assert len(client.search_model_versions("name='pitwise'")) == 2
+
+
+def test_a_run_that_is_told_to_end_is_marked_at_once(unregistered):
+    assert killed_while_registering(unregistered, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert statuses(unregistered) == ["FAILED"]
 
 
 def test_an_alias_nobody_set_points_to_nothing(four_runs):

@@ -1,5 +1,6 @@
 """The current champion, on a real registry and a real Feast store, and versions that are refused."""
 
+import hashlib
 import logging
 import shutil
 import tempfile
@@ -10,21 +11,31 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from support.models_by_hand import contract, make_champion, onnx_model, register, registry
+from support.models_by_hand import (
+    FEATURES,
+    contract,
+    make_champion,
+    onnx_model,
+    register,
+    registry,
+)
 
 from feature_repo.store import open_store
 from pitwise.errors import StoreError
+from pitwise.features.errors import NonFiniteWindowError
+from pitwise.registry.champion import registry_client
 from pitwise.registry.model import RegistryParams
 from pitwise.workspace import Workspace
 from serving.inference import champion
-from serving.inference.champion import LiveChampion, check_predictor
+from serving.inference.champion import LiveChampion
+from serving.inference.check import check_predictor
 from serving.inference.predictor import Predictor, load_champion
 
 SYMBOLS = [f"S{i:03d}" for i in range(5)]
 GOOD, BETTER = "1", "2"
 REGISTRY = RegistryParams(tracking_uri="sqlite:///mlflow.db", model="pitwise")
 BROKEN = {
-    "nan": (onnx_model(scale=float("nan")), contract(), "outputs that are not finite for S000"),
+    "nan": (onnx_model(scale=float("nan")), contract(), "forecasts a NaN or an infinity for S000"),
     "p_up": (onnx_model(p_up_offset=2.0), contract(), "a p_up outside 0 to 1 for S000"),
     "huge": (onnx_model(scale=9.0), contract(), "a log_return beyond 1 for S00"),
     "batch": (onnx_model(of_batch=True), contract(), "S000 depends on the batch, by "),
@@ -79,6 +90,13 @@ def live(workspace, store, point_to) -> LiveChampion:
     return LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 0.05)
 
 
+def wait_until(true, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
 def version_of(broken: str) -> str:
     return str(list(BROKEN).index(broken) + 3)
 
@@ -130,7 +148,7 @@ def test_a_broken_champion_is_refused_and_the_old_one_stays(live, point_to, capl
 
 def test_the_start_fails_where_the_champion_is_broken(workspace, store, point_to):
     point_to(version_of("nan"))
-    with pytest.raises(StoreError, match="not finite"):
+    with pytest.raises(StoreError, match="a NaN or an infinity"):
         LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 1)
     point_to(version_of("garbage"))
     with pytest.raises(StoreError, match="cannot be fetched or run"):
@@ -167,6 +185,169 @@ def test_a_refused_one_is_tried_again_after_a_while_and_taken_once_it_is_sound(
     assert len([line for line in caplog.records if line.levelname == "ERROR"]) == 1
 
 
+def test_a_refused_one_is_forgotten_when_the_alias_moves_away(live, point_to):
+    point_to(version_of("nan"))
+    live.poll()
+    assert list(live.refused) == [version_of("nan")]
+    point_to(version_of("huge"))
+    live.poll()
+    assert list(live.refused) == [version_of("huge")]
+    assert list(live.info().refused) == [version_of("huge")]
+    point_to(GOOD)
+    live.poll()
+    assert live.refused == {}
+
+
+def test_a_refused_one_is_forgotten_when_the_alias_is_gone(live, point_to):
+    point_to(version_of("nan"))
+    live.poll()
+    mlflow.MlflowClient().delete_registered_model_alias("pitwise", "champion")
+    live.poll()
+    assert live.refused == {}
+
+
+def test_its_status_says_that_the_alias_is_gone_until_it_is_back(live, point_to):
+    assert live.status.ok
+    mlflow.MlflowClient().delete_registered_model_alias("pitwise", "champion")
+    live.poll()
+    assert not live.status.ok
+    assert live.status.detail == "the registry has no version of 'pitwise' with the alias 'champion'"
+    point_to(GOOD)
+    live.poll()
+    assert live.status.ok
+
+
+def test_the_champion_is_described_with_its_files_hash(live, workspace, point_to):
+    file = Path(mlflow.artifacts.download_artifacts("models:/pitwise/1")) / "model.onnx"
+    info = live.info()
+    assert info.identity == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (info.version, info.kind, info.window, info.swaps) == (GOOD, "by_hand", 10, 0)
+    assert info.features == list(FEATURES)
+    assert info.metadata == contract()
+    point_to(BETTER)
+    live.poll()
+    assert live.info().identity != info.identity
+    assert live.info().swaps == 1
+    assert info.since < live.info().since
+
+
+@pytest.fixture
+def anew(published, tmp_path):
+    """A champion of version 1, and a function that puts a new registry in its place."""
+    workspace = Workspace(shutil.copytree(published.root, tmp_path / "workspace"))
+    registry_client(workspace, REGISTRY)  # as the service does, before anything else opens it
+    register(workspace, onnx_model(0.01), contract())
+    make_champion(workspace, "1")
+    live = LiveChampion(workspace, REGISTRY, open_store(workspace), lambda: SYMBOLS, 1)
+
+    def replaced(scale: float) -> None:
+        other = Workspace(tmp_path / "other")
+        other.root.mkdir()
+        register(other, onnx_model(scale), contract())
+        make_champion(other, "1")
+        registry(workspace)
+        live.poll()
+        (other.root / "mlflow.db").replace(workspace.root / "mlflow.db")
+
+    return live, replaced
+
+
+def test_a_registry_made_anew_with_the_same_numbers_is_noticed(anew):
+    """Version 1 is another file then: by its number nothing has moved."""
+    live, replaced = anew
+    before = live.predictor.forecast(SYMBOLS).log_return
+    replaced(0.03)
+    live.poll()
+    assert live.swaps == 1
+    assert live.predictor.model.version == "1"
+    np.testing.assert_allclose(live.predictor.forecast(SYMBOLS).log_return, 3 * before, rtol=1e-6)
+
+
+def test_the_same_file_under_the_same_number_is_no_swap(anew):
+    live, replaced = anew
+    taken = live.predictor
+    replaced(0.01)
+    live.poll()
+    assert live.predictor is taken
+    assert live.swaps == 0
+
+
+def test_a_swap_is_told_before_it_is_made(workspace, store, point_to):
+    point_to(GOOD)
+    told = []
+
+    def swapped(predictor: Predictor) -> None:
+        info = live.info(predictor)
+        told.append((predictor.model.version, live.predictor.model.version, info.version, info.swaps))
+
+    live = LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 1, swapped)
+    assert told == []
+    point_to(BETTER)
+    live.poll()
+    live.poll()
+    assert told == [(BETTER, GOOD, BETTER, 1)]
+    assert live.predictor.model.version == BETTER
+
+
+def test_a_swap_that_cannot_be_told_is_not_made_and_tried_again(workspace, store, point_to):
+    point_to(GOOD)
+    failures = [OSError("no room")]
+
+    def swapped(predictor: Predictor) -> None:
+        if failures:
+            raise failures.pop()
+
+    live = LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 1, swapped)
+    point_to(BETTER)
+    with pytest.raises(OSError, match="no room"):
+        live.poll()
+    assert (live.predictor.model.version, live.swaps, live.refused) == (GOOD, 0, {})
+    live.poll()
+    assert (live.predictor.model.version, live.swaps) == (BETTER, 1)
+
+
+def test_a_thread_that_fails_says_so_and_goes_on(workspace, store, point_to):
+    point_to(GOOD)
+    fails = threading.Event()
+    fails.set()
+
+    def swapped(predictor: Predictor) -> None:
+        if fails.is_set():
+            raise OSError("no room")
+
+    live = LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 0.05, swapped)
+    live.start()
+    point_to(BETTER)
+    wait_until(lambda: not live.status.ok)
+    assert "no room" in live.status.detail
+    fails.clear()
+    wait_until(lambda: live.swaps == 1)
+    wait_until(lambda: live.status.ok)
+    live.stop()
+
+
+def test_a_window_that_is_not_finite_is_no_fault_of_the_model(workspace, store, point_to):
+    point_to(GOOD)
+    real = Predictor(load_champion(workspace, REGISTRY), store)
+    asked = []
+
+    class Broken:
+        """The store's window of S001 has a NaN."""
+
+        model = real.model
+
+        def forecast(self, symbols):
+            asked.append(list(symbols))
+            if "S001" in symbols:
+                raise NonFiniteWindowError("a NaN", ["S001"])
+            return real.forecast(symbols)
+
+    check_predictor(Broken(), SYMBOLS)
+    assert [symbol for symbols in asked[1:] for symbol in symbols].count("S001") == 0
+    with pytest.raises(NonFiniteWindowError):
+        check_predictor(Broken(), ["S001"])
+
+
 def test_without_the_alias_the_old_one_stays_with_one_warning(live, caplog):
     mlflow.MlflowClient().delete_registered_model_alias("pitwise", "champion")
     live.poll()
@@ -198,9 +379,7 @@ def test_while_the_registry_is_away_the_old_one_stays_with_one_warning(live, wor
 def test_the_thread_follows_the_alias_and_ends(live, point_to):
     live.start()
     point_to(BETTER)
-    until = time.monotonic() + 10
-    while live.swaps == 0 and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_until(lambda: live.swaps == 1)
     live.stop()
     assert live.predictor.model.version == BETTER
     assert "champion" not in [thread.name for thread in threading.enumerate()]
