@@ -86,12 +86,14 @@ def check_service(binaries: Path, run: Path, expected: dict) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [binaries / "pitwise", "serve", "--port", str(port)]
+    command = [binaries / "pitwise", "serve", "--port", str(port), "--workers", "2"]
     with subprocess.Popen(command, cwd=run, env=os.environ | {"PYTHONPATH": ""}) as service:
         try:
             answer = ask(f"http://127.0.0.1:{port}/v1/predict", service)
         finally:
             service.terminate()
+    if service.returncode:
+        sys.exit(f"the service ended with exit code {service.returncode}")
     forecast = answer["forecasts"][0]
     assert forecast["symbol"] == SYMBOL
     assert forecast["p_up"] == expected["p_up"]

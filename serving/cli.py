@@ -30,6 +30,8 @@ app.add_typer(model_app, name="model")
 app.add_typer(key_app, name="key")
 bars_app = typer.Typer(no_args_is_help=True, help="What a person knows of bars and no source says.")
 app.add_typer(bars_app, name="bars")
+log_app = typer.Typer(no_args_is_help=True, help="The log of forecasts, and of who asked for them.")
+app.add_typer(log_app, name="log")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
@@ -77,7 +79,7 @@ def predict(
     """
     from feature_repo.store import open_store
     from pitwise.registry.versions import open_registry
-    from serving.inference.champion import CHECKED_SYMBOLS, as_store_error, check_predictor
+    from serving.inference.check import CHECKED_SYMBOLS, as_store_error, check_predictor
     from serving.inference.latest import marked
     from serving.inference.marks import named, stored_marks
     from serving.inference.predictor import Predictor, load_champion
@@ -133,16 +135,23 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Default: serve.port of params.yaml.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="Processes that answer. Default: serve.workers of params.yaml."
+        ),
+    ] = None,
 ) -> None:
     """Start the HTTP service; Ctrl-C ends it after the requests in flight.
 
-    Its documentation is at /docs of the address it prints.
+    Its documentation is at /docs of the address it prints. One more process
+    takes bars and computes the forecasts; one that dies is started again.
 
-    Example: pitwise serve --port 8601
+    Example: pitwise serve --port 8601 --workers 2
     """
     from serving.http.server import run
 
-    run(_here(), host, port)
+    run(_here(), host, port, workers)
 
 
 @app.command()
@@ -337,30 +346,50 @@ def rollback(as_json: Json = False) -> None:
 @key_app.command()
 def add(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What it is for: predict, bars or model; may be given again. Default: predict."
+        ),
+    ] = None,
+    expires: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Its last day, UTC. Default: none.")
+    ] = None,
+    per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Requests. Default: serve.requests_per_minute.")
+    ] = None,
+    per_day: Annotated[int | None, typer.Option(min=1, help="Requests. Default: any number.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make an API key and show it, this once; its hash goes to serve.keys of params.yaml.
 
-    Example: pitwise key add desk
-    """
-    from serving.http.auth import add_key
+    The scope predict is for forecasts and features, bars to send and withdraw bars, model for the
+    champion's figures. Keys of a file of before there were scopes have all three.
 
-    key = add_key(_keys_file(), name)
+    Example: pitwise key add desk --scope predict --scope bars --expires 2040-12-31 --per-day 100000
+    """
+    from serving.http.auth import DEFAULT_SCOPES, add_key
+
+    last = expires.date() if expires else None
+    key = add_key(_keys_file(), name, scope or DEFAULT_SCOPES, last, per_minute, per_day)
     _print({"name": name, "key": key}, as_json, key)
 
 
 @key_app.command("list")
 def list_names(as_json: Json = False) -> None:
-    """List whose keys there are.
+    """List whose keys there are, what each is for, its last day and its limits.
 
     Example: pitwise key list
     """
     from serving.http.auth import list_keys
 
     keys = list_keys(_keys_file())
-    table = _table("name", "created")
+    table = _table("name", "scopes", "created", "expires", ">per minute", ">per day")
     for key in keys:
-        table.add_row(escape(key["name"]), key["created"])
+        limits = [f"{key[limit]:,}" if key[limit] else "-" for limit in ("per_minute", "per_day")]
+        expires = key["expires"] or "never"
+        scopes = ", ".join(key["scopes"])
+        table.add_row(escape(key["name"]), scopes, key["created"], expires, *limits)
     _print({"keys": keys}, as_json, table)
 
 
@@ -377,6 +406,31 @@ def revoke(
 
     revoke_key(_keys_file(), name)
     _print({"revoked": name}, as_json, f"the key of {escape(name)} is revoked")
+
+
+@log_app.command()
+def compact(as_json: Json = False) -> None:
+    """Move requests older than predict.retention_days out of the log, to monthly Parquet files.
+
+    They are in data/predictions/archive/requests-YYYY-MM.parquet then, and their
+    room in the database is free again. Forecasts stay: they are the record that
+    monitoring reads. A service may run meanwhile. Run it every month or so.
+
+    Example: pitwise log compact
+    """
+    from dataclasses import asdict
+    from datetime import UTC
+
+    from serving.log.compact import ARCHIVE
+    from serving.log.compact import compact as move_old
+
+    workspace = _here()
+    params = load_params(workspace, "predict", PredictParams)
+    url = workspace.database_url(params.log_url)
+    done = move_old(workspace, url, params.retention_days, datetime.now(UTC))
+    where = f" to {', '.join(f'{ARCHIVE}/{name}' for name in done.files)}" if done.files else ""
+    text = f"{done.archived:,} requests moved{where}; {done.kept:,} are in the log"
+    _print(asdict(done), as_json, text)
 
 
 def _keys_file() -> Path:

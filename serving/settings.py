@@ -16,11 +16,15 @@ class ServeParams(Params):
 
     host: str = Field(min_length=1)
     port: int = Field(ge=0, le=65535)
+    hosts: list[str] | None = None
+    workers: int = Field(1, ge=1, le=64)
     keys: Path
     requests_per_minute: int = Field(ge=1)
     max_symbols: int = Field(ge=1)
     max_bars: int = Field(ge=1)
     max_body_bytes: int = Field(ge=1)
+    max_waiting: int = Field(16, ge=1)
+    bars_seconds: float = Field(30, gt=0, le=600)
     ttl_sessions: int = Field(ge=0)
     clock: Literal["market", "wall"]
     champion_seconds: float = Field(gt=0, le=10)
@@ -36,3 +40,4 @@ class PredictParams(Params):
     recent_sessions: int = Field(ge=1)
     seed: int = Field(ge=0)
     suspect: Suspect
+    retention_days: int | None = Field(730, ge=1)

@@ -1,219 +1,293 @@
-"""What the API answers with: forecasts, features, and what became of live bars."""
+"""What the API answers with, from the market's state. Forecasts are logged before they are sent."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from logging import getLogger
 from time import perf_counter
 from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
+import orjson
 
-from pitwise.features.incremental import Outcome
-from serving.http.aged import Aged, aged
+from serving.http.asked import Asked
 from serving.http.metrics import Metrics
-from serving.http.problems import Problem
-from serving.http.schemas import BarsRequest
-from serving.http.service import Service
-from serving.inference.freshness import reference, sessions_at
-from serving.inference.marks import named
+from serving.http.problems import Problem, cause
+from serving.http.rendered import Rendered, Renderer
+from serving.http.service import BarOutcome, Service
+from serving.log.served_log import Answered
 from serving.settings import ServeParams
+from serving.state.errors import AwayError, BusyError
+from serving.state.market import MarketState
 
 logger = getLogger("pitwise.serving")
-WORST_FIRST = ("stale-features", "suspect-bar", "unknown-symbol")
+WORST_FIRST = ("stale-features", "suspect-bar", "no-forecast", "unknown-symbol")
 """Why no symbol of a request has a forecast: the first of these that one of them has."""
+NOTHING_TO_RANK = {
+    "suspect-bar": "No symbol of the market is fresh and beyond doubt.",
+    "stale-features": "No symbol of the market has fresh features.",
+    "no-forecast": "The champion has a forecast of no symbol.",
+}
+"""Why the market has no strongest forecast: the first of these that a symbol has."""
+RETRY = {"Retry-After": "1"}
+AGAIN = "Send the bars again later: those that were kept are `repeated`."
+By = Literal["p_up", "log_return"]
 
 
 @contextmanager
-def unavailable_if_failing(part: str) -> Iterator[None]:
-    """Whatever a database's client raises in the block becomes Problem (503); our log has why."""
+def unavailable_if_failing(part: str, meaning: str) -> Iterator[None]:
+    """Whatever a part raises in the block becomes Problem (503); our log has all of it.
+
+    Args:
+        meaning: what follows for the client.
+    """
     try:
         yield
+    except Problem:
+        raise
     except Exception as error:
-        logger.exception("%s does not answer", part)
-        raise Problem(
-            "unavailable", f"The {part} does not answer. Try again.", headers={"Retry-After": "1"}
-        ) from error
+        logger.exception("the %s does not answer", part)
+        detail = f"The {part} does not answer ({cause(error)}). {meaning}"
+        raise Problem("unavailable", detail, headers=RETRY) from error
 
 
 class Answers:
-    """Answers of the API as documents. Forecasts are logged before they are returned."""
+    """Answers of the API as JSON. None of these waits for more than a file of this machine."""
 
     def __init__(self, service: Service, params: ServeParams, metrics: Metrics):
-        self._service, self._params, self._metrics = service, params, metrics
-        self._newest()  # loads the exchange's calendar, or the first request would wait for it
+        self._service, self._metrics = service, metrics
+        self._renderer = Renderer(params, service.suspect)
+        self._strongest: dict[By, tuple[int, int, list[Rendered]]] = {}
 
-    def forecasts(self, symbols: list[str]) -> dict[str, Any]:
-        """The next session of each symbol; those without a forecast are in `errors`.
+    def state(self) -> MarketState:
+        """The market now.
 
         Raises:
-            Problem: no symbol has one (404, 409), or the store or the log does not answer (503).
+            Problem: it cannot be read (503).
         """
-        started = perf_counter()
-        found = self._forecast(symbols)
-        problems = self._problems(found)
-        rows = _without(found, problems)
-        failed = [(symbol, f"symbols[{i}]") for i, symbol in enumerate(symbols) if symbol in problems]
+        with unavailable_if_failing("market's state", "Try again."):
+            return self._service.states.current()
+
+    def predict(self, symbols: Sequence[str], asked: Asked, route: str) -> bytes:
+        """`PredictAnswer`: the next session of each symbol; those without a forecast are in `errors`.
+
+        Raises:
+            Problem: no symbol has one (404, 409, 500), or the state or the log does not answer (503).
+        """
+        state = self.state()
+        rows, problems = self._looked_up(state, symbols)
         if not rows:
-            kinds = {problem.kind for problem in problems.values()}
+            kinds = {problem.kind for _, _, problem in problems}
             raise Problem(
                 next(kind for kind in WORST_FIRST if kind in kinds),
                 "None of the symbols has a forecast; see the errors.",
-                [(field, problems[symbol].detail) for symbol, field in failed],
+                [(field, problem.detail) for field, _, problem in problems],
             )
-        for problem in problems.values():
-            self._metrics.problems.labels(problem.kind).inc()
-        document = {
-            "model_version": found.forecasts.model_version,
-            "forecasts": self._logged(found.rows(rows)),
-            "errors": [
-                problems[symbol].described() | {"symbol": symbol, "field": field}
-                for symbol, field in failed
-            ],
-        }
-        self._metrics.step("total", perf_counter() - started)
-        return document
+        return self._answered(state, rows, problems, asked, route)
 
-    def strongest(self, top: int, by: Literal["p_up", "log_return"]) -> dict[str, Any]:
-        """The `top` forecasts of the whole market, the strongest first.
+    def update(self, state: MarketState, symbols: Sequence[str], asked: Asked, route: str) -> bytes:
+        """`PredictAnswer` of these symbols in a state, where all of them may be in `errors`.
+
+        It is one of many answers to a request: in the log each has an instant of its own.
 
         Raises:
-            Problem: nothing is fresh or beyond doubt (409), or the store or log does not answer (503).
+            Problem: the log does not answer (503).
         """
-        found = self._forecast(self._service.live.symbols)
-        problems = self._problems(found)
-        allowed = _without(found, problems)
-        if not allowed:
-            if any(problem.kind == "suspect-bar" for problem in problems.values()):
-                raise Problem("suspect-bar", "No symbol of the market is fresh and beyond doubt.")
-            raise Problem("stale-features", "No symbol of the market has fresh features.")
-        values = getattr(found.forecasts, by)[allowed]
-        rows = [allowed[i] for i in np.argsort(-values, kind="stable")[:top]]
-        items = self._logged(found.rows(rows))
-        return {"model_version": found.forecasts.model_version, "by": by, "forecasts": items}
+        rows, problems = self._looked_up(state, symbols)
+        # They are a part of what was asked for: their places in it say nothing.
+        problems = [("symbols", symbol, problem) for _, symbol, problem in problems]
+        event = replace(asked, started=perf_counter(), received_at=datetime.now(UTC))
+        body = self._answered(state, rows, problems, event, route)
+        asked.symbols, asked.state = event.symbols, event.state
+        return body
 
-    def features(self, symbol: str) -> dict[str, Any]:
-        """The newest session's bar and indicators of a symbol.
+    def strongest(self, top: int, by: By, asked: Asked, route: str) -> bytes:
+        """`ForecastsAnswer`: the `top` forecasts of the whole market, the strongest first.
 
         Raises:
-            Problem: the store has none (404) or does not answer (503).
+            Problem: nothing is fresh or beyond doubt (409), the champion has no forecast (500), or the
+                state or log does not answer (503).
         """
-        store = self._service.store
-        with unavailable_if_failing("feature store"):
-            names = [field.name for field in store.get_feature_view("daily").features]
-            answer = store.get_online_features(
-                features=[f"daily:{name}" for name in names], entity_rows={"symbol": [symbol]}
-            ).to_dict(include_event_timestamps=True)
-        if answer["close"][0] is None:
+        state = self.state()
+        rows = self._ranked(state, by)[:top]
+        self._record(state, rows, asked, route)
+        return b'{"model_version":%b,"by":"%b","forecasts":[%b]}' % (
+            orjson.dumps(state.model.version),
+            by.encode(),
+            b",".join([row.document for row in rows]),
+        )
+
+    def features(self, symbol: str, asked: Asked) -> bytes:
+        """`FeaturesAnswer`: the newest session's bar and indicators of a symbol.
+
+        Raises:
+            Problem: the store has none (404) or the state does not answer (503).
+        """
+        state = self.state()
+        features = state.features.get(symbol)
+        if features is None:
             raise Problem(
                 "unknown-symbol", "The store has no features of it.", [("symbol", "is unknown")]
             )
-        as_of = np.array(answer["close__ts"], "int64").astype("datetime64[s]")
-        (session,) = sessions_at(as_of)
-        return {
-            "symbol": symbol,
-            "as_of": session.as_of,
-            "feature_age_sessions": max(self._newest() - session.number, 0),
-            "provisional": bool(as_of[0] > self._service.live.sealed),
-            "features": {name: answer[name][0] for name in names},
-        }
+        asked.symbols, asked.state = 1, state.number
+        return orjson.dumps(
+            {
+                "symbol": symbol,
+                "as_of": features.as_of,
+                "feature_age_sessions": max(self._renderer.reference(state) - features.session, 0),
+                "provisional": features.provisional,
+                "features": features.values,
+            }
+        )
 
-    def take_bars(self, bars: BarsRequest) -> dict[str, Any]:
-        """What became of each bar. On return their windows are online.
+    def model(self) -> bytes:
+        """`ModelAnswer`: the champion that answers now.
 
         Raises:
-            Problem: the store does not answer (503).
+            Problem: the state does not answer (503).
         """
-        frame = _frame(bars)
-        with unavailable_if_failing("store"):
-            outcomes = self._service.live.take(frame)
+        model = self.state().model
+        metadata = {k: v for k, v in model.metadata.items() if k not in ("features", "window")}
+        document = {
+            "version": model.version,
+            "kind": model.kind,
+            "features": model.features,
+            "window": model.window,
+            "since": model.since,
+            "swaps": model.swaps,
+            "refused": model.refused,
+            "metadata": metadata,
+        }
+        return orjson.dumps(document, default=str)
+
+    def take_bars(self, bars: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """`BarsAnswer`: what became of each bar. On return forecasts know them. It waits: use a thread.
+
+        Raises:
+            Problem: they could not be taken (503).
+        """
+        with _bars_problems():
+            outcomes = self._service.bars.take(bars)
         return self._became(outcomes)
 
     def withdraw_bar(self, symbol: str, date: str) -> dict[str, Any]:
-        """What became of the withdrawal of a bar. On return the online store has the row before it.
+        """`BarsAnswer`: what became of the withdrawal of a bar. It waits: use a thread.
 
         Raises:
-            Problem: the store does not answer (503).
+            Problem: it could not be withdrawn (503).
         """
-        with unavailable_if_failing("store"):
-            outcome = self._service.live.withdraw(symbol, pd.Timestamp(date))
+        with _bars_problems():
+            outcome = self._service.bars.withdraw(symbol, date)
         return self._became([outcome])
 
-    def _became(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        counts = Counter(outcome.outcome for outcome in outcomes)
+    def _became(self, outcomes: Iterable[BarOutcome]) -> dict[str, Any]:
+        documents = [
+            {
+                "symbol": o.symbol,
+                "date": o.date,
+                "outcome": o.outcome,
+                "reason": o.reason,
+                "provisional": o.provisional,
+            }
+            for o in outcomes
+        ]
+        counts = Counter(str(document["outcome"]) for document in documents)
         for outcome, n in counts.items():
             self._metrics.bars.labels(outcome).inc(n)
-        return {
-            "outcomes": [
-                {
-                    "symbol": o.symbol,
-                    "date": o.date,
-                    "outcome": o.outcome,
-                    "reason": o.reason,
-                    "provisional": o.provisional,
-                }
-                for o in outcomes
-            ],
-            "counts": counts,
-        }
+        return {"outcomes": documents, "counts": counts}
 
-    def _newest(self) -> int:
-        return reference(self._params.clock, self._service.live.newest)
+    def _looked_up(
+        self, state: MarketState, symbols: Sequence[str]
+    ) -> tuple[list[Rendered], list[tuple[str, str, Problem]]]:
+        """The forecasts of symbols; and of those without one its field, the symbol and why."""
+        reference = self._renderer.reference(state)
+        rows: list[Rendered] = []
+        problems = []
+        for i, symbol in enumerate(symbols):
+            found = self._renderer.of(state, symbol, reference)
+            if isinstance(found, Problem):
+                problems.append((f"symbols[{i}]", symbol, found))
+            else:
+                rows.append(found)
+        return rows, problems
 
-    def _forecast(self, symbols: Sequence[str]) -> Aged:
-        with unavailable_if_failing("feature store"):
-            forecasts = self._service.champion.predictor.forecast(symbols, self._metrics.step)
-        live = self._service.live
-        return aged(forecasts, self._newest(), live.missing_sessions, live.sealed, live.marks)
+    def _answered(
+        self,
+        state: MarketState,
+        rows: list[Rendered],
+        problems: list[tuple[str, str, Problem]],
+        asked: Asked,
+        route: str,
+    ) -> bytes:
+        errors = b"[]"
+        if problems:
+            for kind, n in Counter(problem.kind for _, _, problem in problems).items():
+                self._metrics.problems.labels(kind).inc(n)
+            errors = orjson.dumps(
+                [
+                    problem.described() | {"symbol": symbol, "field": field}
+                    for field, symbol, problem in problems
+                ]
+            )
+        if rows:
+            self._record(state, rows, asked, route)
+        return b'{"model_version":%b,"forecasts":[%b],"errors":%b}' % (
+            orjson.dumps(state.model.version),
+            b",".join([row.document for row in rows]),
+            errors,
+        )
 
-    def _problems(self, found: Aged) -> dict[str, Problem]:
-        """Symbol to why it has no forecast."""
-        problems = {
-            symbol: Problem("unknown-symbol", "The store has no window of it.")
-            for symbol in found.forecasts.missing
-        }
-        ttl = self._params.ttl_sessions
-        withholds = self._service.suspect == "withhold"
-        for symbol, session, age, kind in zip(
-            found.forecasts.symbols, found.sessions, found.ages, found.suspect, strict=True
-        ):
-            if age > ttl:
-                day = session.as_of[:10]
-                problems[symbol] = Problem(
-                    "stale-features",
-                    f"The newest session is of {day}; {age} sessions since or before it are missing, "
-                    f"{ttl} may be.",
-                )
-            elif kind and withholds:
-                problems[symbol] = Problem(
-                    "suspect-bar",
-                    f"One of its newest bars may be {named(kind)}; forecasts are withheld until later "
-                    "bars have settled it (predict.suspect).",
-                )
-        return problems
+    def _ranked(self, state: MarketState, by: By) -> list[Rendered]:
+        """The market's forecasts that may be shown, the strongest first; sorted once a state."""
+        reference = self._renderer.reference(state)
+        number, kept_reference, rows = self._strongest.get(by, (-1, -1, []))
+        if (number, kept_reference) == (state.number, reference):
+            return rows
+        rows, problems = self._looked_up(state, list(state.forecasts))
+        if not rows:
+            kinds = {problem.kind for _, _, problem in problems}
+            kind = next((kind for kind in NOTHING_TO_RANK if kind in kinds), "no-forecast")
+            raise Problem(kind, NOTHING_TO_RANK[kind])
+        rows.sort(key=lambda row: -getattr(row.forecast, by))
+        self._strongest[by] = (state.number, reference, rows)
+        return rows
 
-    def _logged(self, chosen: Aged) -> list[dict[str, Any]]:
-        """Log these forecasts: then they may be sent."""
+    def _record(self, state: MarketState, rows: list[Rendered], asked: Asked, route: str) -> None:
+        """Write these down: then they may be sent."""
         started = perf_counter()
-        with unavailable_if_failing("prediction log"):
-            self._service.served.record(chosen.forecasts)
-        self._metrics.step("log", perf_counter() - started)
-        self._metrics.predictions.labels(chosen.forecasts.model_version).inc(len(chosen.ages))
-        self._metrics.served_age.set(max(chosen.ages))
-        return chosen.documents()
+        version = state.model.version
+        answered = Answered(
+            request_id=asked.request_id,
+            caller=asked.key.name if asked.key else "",
+            route=route,
+            received_at=asked.received_at,
+            latency_ms=asked.milliseconds,
+            model_version=version,
+            state=state.number,
+            forecasts=[row.forecast for row in rows],
+        )
+        with unavailable_if_failing("prediction log", "No forecast is sent that it does not have."):
+            self._service.served.record(answered)
+        asked.symbols += len(rows)
+        asked.state = state.number
+        self._metrics.log_seconds.observe(perf_counter() - started)
+        self._metrics.predictions.labels(version).inc(len(rows))
+        self._metrics.served_age.set(max([row.age for row in rows]))
 
 
-def _without(found: Aged, problems: Mapping[str, Problem]) -> list[int]:
-    """The rows whose symbols have no problem."""
-    return [row for row, symbol in enumerate(found.forecasts.symbols) if symbol not in problems]
-
-
-def _frame(bars: BarsRequest) -> pd.DataFrame:
-    frame = pd.DataFrame([bar.model_dump() for bar in bars.bars])
-    frame["date"] = np.array(frame["date"].tolist(), "datetime64[us]")
-    if frame["adj_close"].isna().all():
-        frame = frame.drop(columns="adj_close")
-    numbers = frame.columns.difference(["symbol", "date"])
-    frame[numbers] = frame[numbers].astype("float64")
-    return frame
+@contextmanager
+def _bars_problems() -> Iterator[None]:
+    """What the way to the writer raises, each with its cause and what to do."""
+    try:
+        yield
+    except BusyError as error:
+        detail = f"Too many posts of bars wait, or it took too long. {AGAIN}"
+        raise Problem("busy", detail, headers={"Retry-After": "5"}) from error
+    except AwayError as error:
+        detail = f"The process that takes bars is away, and is being started. Forecasts go on. {AGAIN}"
+        raise Problem("unavailable", detail, headers={"Retry-After": "2"}) from error
+    except Exception as error:
+        logger.exception("bars could not be taken")
+        detail = f"The store does not answer ({cause(error)}). {AGAIN}"
+        raise Problem("unavailable", detail, headers=RETRY) from error

@@ -1,42 +1,40 @@
-"""How a service is built: store, live bars, champion and log."""
+"""How a reader's service is built: the state of the market, the way to the writer, the log, the past."""
 
-import gc
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 
-from feature_repo.store import open_store
-from pitwise.registry.model import RegistryParams
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace
 from serving.http.service import Service
-from serving.inference.champion import LiveChampion
-from serving.live.live_bars import LiveBars
+from serving.log.history import LoggedHistory
 from serving.log.served_log import ServedLog
+from serving.processes.places import bars_address, state_file
+from serving.processes.remote import RemoteBars
 from serving.settings import PredictParams, ServeParams
+from serving.state.database import StateReader
 
 
-def build_service(workspace: Workspace, params: ServeParams) -> Service:
-    """The parts of a workspace's service; the champion is followed from here on. The caller closes it.
+@contextmanager
+def build_service(
+    workspace: Workspace, params: ServeParams, folder: Path, name: str
+) -> Iterator[Service]:
+    """The parts of one reader of a workspace's service, until the block ends.
+
+    Args:
+        folder: of the service's sockets.
+        name: of the reader: what it answers is written down in a folder of that name.
 
     Raises:
         ParamsError: a section of params.yaml is wrong.
-        StoreError: a part is not there; the message names it and what to run.
+        StoreError: there is no state of the market, or the log cannot be written.
     """
-    registry = load_params(workspace, "registry", RegistryParams)
     predict = load_params(workspace, "predict", PredictParams)
-    store = open_store(workspace)
-    with ExitStack() as undo:
-        live = LiveBars(
-            workspace, open_store(workspace), params.correction_sessions, params.champion_seconds
-        )
-        undo.callback(live.close)
-        champion = LiveChampion(
-            workspace, registry, store, lambda: live.symbols, params.champion_seconds
-        )
-        undo.callback(champion.stop)
-        served = ServedLog(workspace.database_url(predict.log_url), workspace.write_ahead)
-        undo.pop_all()
-    champion.start()
-    # What was imported stays: a full collection that walks it costs the slowest answers 80 ms.
-    gc.collect()
-    gc.freeze()
-    return Service(champion, served, live, store, predict.suspect)
+    with (
+        closing(StateReader(state_file(workspace))) as states,
+        closing(ServedLog(workspace.write_ahead / name)) as served,
+        closing(LoggedHistory(workspace, workspace.database_url(predict.log_url))) as history,
+    ):
+        states.current()
+        bars = RemoteBars(bars_address(folder), params.max_waiting, params.bars_seconds)
+        yield Service(states, bars, served, history, predict.suspect)

@@ -1,20 +1,36 @@
-"""What every request passes: its id, its key, its limits, its line in the log."""
+"""What every request passes: its id, its host, its key, its limits, its line in the log."""
 
 import base64
 import logging
-import secrets
+from collections.abc import Mapping
+from ipaddress import ip_address
 from time import perf_counter
 
 import orjson
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.http.auth import Keys
+from serving.http.asked import Asked, asked_by
+from serving.http.auth import Key, Keys
 from serving.http.metrics import Metrics
 from serving.http.problems import Problem
 from serving.http.rate_limit import RateLimit, limited_body
 from serving.settings import ServeParams
 
+Headers = Mapping[bytes, bytes]
 OPEN = ("/healthz", "/readyz")
+"""For those who watch over the service: no key, any host."""
+SCOPES = {
+    "predict": ("/v1/predict", "/v1/forecasts", "/v1/features"),
+    "bars": ("/v1/bars",),
+    "model": ("/v1/model",),
+}
+"""What a key must be for, and the addresses, with all below them. Others take any key."""
+LONGEST_PATH = 500
+"""Characters of an address in the log; a client may send many thousands."""
+CLIENT_GONE = 499
+"""Status, in log and metrics, of a request whose client left before its body was there; as in nginx."""
+METHODS = ("GET", "HEAD", "POST", "DELETE")
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     # The documentation's pages hold inline scripts and styles. What they may want from elsewhere, the
@@ -28,9 +44,8 @@ HEADERS = [
 logger = logging.getLogger("pitwise.access")
 
 
-def presented(scope: Scope) -> str:
+def presented(headers: Headers) -> str:
     """The key of a request, or "". Basic, with the key as the password, lets browsers ask for it."""
-    headers = dict(scope["headers"])
     if b"x-api-key" in headers:
         return headers[b"x-api-key"].decode("latin-1")
     kind, _, value = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
@@ -42,86 +57,165 @@ def presented(scope: Scope) -> str:
     return value.strip() if kind.lower() == "bearer" else ""
 
 
+def host_name(header: bytes) -> str:
+    """The name in a Host header, lower case, without its port and an IPv6 address's brackets."""
+    name = header.decode("latin-1").lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.rpartition(":")[0] if ":" in name else name
+
+
+def is_this_machine(name: str) -> bool:
+    """Whether a host's name can only mean the machine that asks, whatever a name server says."""
+    if name == "localhost":
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def needed_scope(path: str) -> str | None:
+    """What a key must be for at an address; None for any."""
+    for scope, addresses in SCOPES.items():
+        for address in addresses:
+            if path == address or path.startswith(f"{address}/"):
+                return scope
+    return None
+
+
 class RequestMiddleware:
     """Outermost: nothing of ours runs for a request that it refuses, and no exception passes it."""
 
-    def __init__(self, app: ASGIApp, params: ServeParams, keys: Keys, metrics: Metrics):
+    def __init__(
+        self, app: ASGIApp, params: ServeParams, keys: Keys, limit: RateLimit, metrics: Metrics
+    ):
         self._app = app
         self._keys = keys
         self._max_body_bytes = params.max_body_bytes
-        self._limit = RateLimit(params.requests_per_minute)
+        self._hosts = None if params.hosts is None else {host.lower() for host in params.hosts}
+        self._own_host = params.host.lower()
+        self._limit = limit
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        started, status, caller = perf_counter(), 0, ""
-        request_id = secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+        headers = dict(scope["headers"])
+        asked = asked_by(headers)
+        scope.setdefault("state", {})["asked"] = asked
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [*HEADERS, (b"x-request-id", request_id.encode())]
+                own = [*HEADERS, (b"x-request-id", asked.request_id.encode())]
                 message["headers"] = [*message.get("headers", []), *own]
             await send(message)
 
         self._metrics.in_flight.inc()
         try:
-            caller = self._caller(scope)
-            await self._app(scope, limited_body(scope, receive, self._max_body_bytes), send_with_headers)
+            self._admit(scope, headers, asked)
+            body = limited_body(headers, receive, self._max_body_bytes)
+            await self._app(scope, body, send_with_headers)
         except Problem as problem:
             self._metrics.problems.labels(problem.kind).inc()
-            await problem.response(request_id)(scope, receive, send_with_headers)
+            await problem.response(asked.request_id)(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            status = status or CLIENT_GONE
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("request %s failed", asked.request_id)
             if status:
                 raise  # half an answer is out: the server must break the connection
             self._metrics.problems.labels("internal-error").inc()
-            fault = Problem("internal-error", f"Our log has it as request {request_id}.")
-            await fault.response(request_id)(scope, receive, send_with_headers)
+            fault = Problem("internal-error", f"Our log has it as request {asked.request_id}.")
+            await fault.response(asked.request_id)(scope, receive, send_with_headers)
         finally:
-            seconds = perf_counter() - started
+            seconds = perf_counter() - asked.started
             self._metrics.in_flight.dec()
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(route, _method(scope), status).observe(seconds)
-            line = {
-                "request_id": request_id,
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "ms": round(seconds * 1e3, 2),
-                "caller": caller,
-            }
-            # JSON escapes what could forge a line of its own.
-            logger.info("%s", orjson.dumps(line, default=repr).decode())
+            # What a client makes up must not become a time series.
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self._metrics.request(route, method, status, seconds)
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("%s", _line(scope, route, status, seconds, asked))
         return None
 
-    def _caller(self, scope: Scope) -> str:
-        """Who sends it: a key's name, or an address where no key is needed.
+    def _admit(self, scope: Scope, headers: Headers, asked: Asked) -> None:
+        """Fill in who asks.
 
         Raises:
-            Problem: without a valid key, or one request too many.
+            Problem: it names another host, has no valid key, or one for something else, or is one too
+                many.
         """
-        if scope["path"] in OPEN:
-            return ""
+        path = scope["path"]
+        if path == "/healthz":
+            return
         address = scope["client"][0] if scope["client"] else "unknown"
-        if not self._keys.required:
+        if path in OPEN:
+            # Apart from the rest, so that whoever uses up the limit of an address hides nothing.
+            self._limit.hit(f"open, {address}")
+            return
+        required = self._keys.required
+        self._check_host(headers.get(b"host", b""), required)
+        if not required:
+            asked.caller = address
             self._limit.hit(address)
-            return address
-        name = self._keys.check(presented(scope))
-        if name is None:
+            return
+        key = self._keys.check(presented(headers))
+        if key is None or key.expired():
             self._limit.hit(f"no key, {address}")
+            raise _no_key(key)
+        asked.caller, asked.key = key.name, key
+        self._limit.hit(f"key {key.name}", key.per_minute, key.per_day)
+        scope_needed = needed_scope(path)
+        if scope_needed and scope_needed not in key.scopes:
             raise Problem(
-                "no-key",
-                "Send a valid key as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'.",
-                headers={"WWW-Authenticate": 'Bearer realm="pitwise", Basic realm="pitwise"'},
+                "wrong-scope",
+                f"This needs a key with the scope '{scope_needed}'; yours has "
+                f"{', '.join(key.scopes)}. Ask whoever runs the service for one.",
             )
-        self._limit.hit(f"key {name}")
-        return name
+
+    def _check_host(self, header: bytes, keys_required: bool) -> None:
+        """A page of another site whose name was made to point here sends that name: it is refused."""
+        if self._hosts is None and keys_required:
+            return  # a foreign page has no key
+        name = host_name(header)
+        if self._hosts is not None:
+            allowed = name in self._hosts
+        else:
+            allowed = is_this_machine(name) or name == self._own_host
+        if not allowed:
+            raise Problem(
+                "wrong-host",
+                f"The Host header is '{name[:80]}', which is none of this service's names. Use one that "
+                "is: a loopback name, or one of serve.hosts in its params.yaml.",
+            )
 
 
-def _method(scope: Scope) -> str:
-    """A label; what a client makes up must not become a time series."""
-    return scope["method"] if scope["method"] in ("GET", "POST") else "other"
+def _no_key(key: Key | None) -> Problem:
+    if key is None:
+        detail = "Send a valid key as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'."
+    else:
+        detail = f"The key has expired: {key.expires} was its last day. Ask for a new one."
+    challenge = 'Bearer realm="pitwise", Basic realm="pitwise"'
+    return Problem("no-key", detail, headers={"WWW-Authenticate": challenge})
+
+
+def _line(scope: Scope, route: str, status: int, seconds: float, asked: Asked) -> str:
+    """One JSON object; JSON escapes what could forge a line of its own."""
+    line = {
+        "request_id": asked.request_id,
+        "method": scope["method"],
+        "path": scope["path"][:LONGEST_PATH],
+        "route": route,
+        "status": status,
+        "ms": round(seconds * 1e3, 2),
+        "caller": asked.caller,
+        "symbols": asked.symbols,
+        "state": asked.state,
+    }
+    if asked.trace_id:
+        line["trace_id"] = asked.trace_id
+    return orjson.dumps(line, default=repr).decode()

@@ -3,7 +3,9 @@
 from datetime import date
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+
+from serving.http.problems import FieldError
 
 
 def _day(value: str) -> str:
@@ -25,6 +27,9 @@ Day = Annotated[
 ]
 Price = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, strict=True)]
 Volume = Annotated[float, Field(ge=0, le=1e13, allow_inf_nan=False, strict=True)]
+
+
+SYMBOLS = TypeAdapter(list[Symbol])
 
 
 class _Request(BaseModel):
@@ -50,6 +55,9 @@ class Bar(_Request):
     adj_close: Price | None = Field(
         None, description="Close adjusted for splits and dividends, where the vendor has it."
     )
+
+
+BARS = TypeAdapter(list[Bar])
 
 
 class BarsRequest(_Request):
@@ -108,10 +116,45 @@ class ForecastsAnswer(BaseModel):
     forecasts: list[Forecast] = Field(description="The strongest first.")
 
 
+class PastForecast(BaseModel):
+    """A forecast as it was served."""
+
+    symbol: str
+    as_of: str = Field(
+        description="Close of the last session seen, UTC.", examples=["2013-10-31T20:00:00Z"]
+    )
+    for_session: str = Field(description="The session forecast.", examples=["2013-11-01"])
+    model_version: str
+    window_hash: str = Field(description="Of the model's input.")
+    price: float = Field(description="Forecast of the close, US dollars.")
+    log_return: float = Field(description="Forecast of ln(close / last close).")
+    p_up: float = Field(description="Probability of a higher close.")
+    served_at: str = Field(description="When it was first sent, UTC.")
+    matured: bool = Field(description="The outcome of the session is known.")
+    realised: float | None = Field(
+        description="ln(close / last close) as it came to be, on prices adjusted for splits and "
+        "dividends. Null until it has matured."
+    )
+
+
+class HistoryAnswer(BaseModel):
+    symbol: str
+    forecasts: list[PastForecast] = Field(description="By session, the oldest first.")
+    more: bool = Field(description="There are later ones: ask again from the last `for_session` on.")
+
+
+class PastForecastsAnswer(BaseModel):
+    day: str = Field(description="The day asked for: forecasts made at the last close up to its end.")
+    by: str
+    forecasts: list[PastForecast] = Field(description="The strongest first.")
+
+
 class FeaturesAnswer(BaseModel):
     symbol: str
-    as_of: str
-    feature_age_sessions: int = Field(description="Sessions since the last one seen.")
+    as_of: str = Field(description="Close of the session, UTC.")
+    feature_age_sessions: int | None = Field(
+        description="Sessions since the last one seen. Null with `as_of`."
+    )
     provisional: bool
     features: dict[str, float | None]
 
@@ -122,9 +165,10 @@ class BarOutcome(BaseModel):
     outcome: str = Field(
         description="`new`, `late` (its session is sealed), `corrected`, `withdrawn`: taken. "
         "`repeated`: held. `quarantined`: kept aside, it failed a check of the market's. "
-        "`refused`: not taken."
+        "`refused`: not taken. `failed`: kept aside, no features could be made of it; bars after it are "
+        "not held up."
     )
-    reason: str = Field(description="Of the last two.")
+    reason: str = Field(description="Of the last three.")
     provisional: bool = Field(description="Taken, of a session that is not sealed yet.")
 
 
@@ -146,3 +190,6 @@ class ModelAnswer(BaseModel):
 
 class Health(BaseModel):
     status: str
+    degraded: list[FieldError] | None = Field(
+        None, description="Parts that do not do well, and that answers do not need."
+    )

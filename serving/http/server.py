@@ -1,10 +1,7 @@
 """The service's process: where it binds, how it starts, and how it ends."""
 
-import asyncio
-import logging
-import signal
 import socket
-import sys
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from time import perf_counter
 from typing import Any
@@ -13,9 +10,11 @@ from pitwise.errors import ParamsError
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace
 from serving.http.auth import Keys
+from serving.processes import children
+from serving.processes.child import log_to_stderr
+from serving.processes.places import pids_file
+from serving.processes.supervisor import Supervisor, runtime_folder
 from serving.settings import ServeParams
-
-# What takes seconds to import is imported when the address is ours.
 
 
 def bound(host: str, port: int, keys: Keys) -> socket.socket:
@@ -46,66 +45,49 @@ def bound(host: str, port: int, keys: Keys) -> socket.socket:
     return listener
 
 
-def run(workspace: Workspace, host: str | None, port: int | None) -> None:
-    """Serve until SIGTERM or Ctrl-C, which raise SystemExit(0) once requests in flight are answered.
+def run(
+    workspace: Workspace,
+    host: str | None,
+    port: int | None,
+    workers: int | None = None,
+    write: Callable[..., None] = children.write,
+    read: Callable[..., None] = children.read,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, and return once requests in flight are answered.
+
+    Args:
+        host, port, workers: None: those of params.yaml.
+        write, read: what its processes run, see `Supervisor`.
 
     Raises:
         ParamsError: params.yaml is wrong, or the address is not allowed or cannot be had.
         StoreError: a part of the service is not there.
     """
     started = perf_counter()
-    given = {"host": host, "port": port}
+    given = {"host": host, "port": port, "workers": workers}
     params = load_params(workspace, "serve", ServeParams)
     params = params.model_copy(update={key: value for key, value in given.items() if value is not None})
     keys = Keys(workspace.path(params.keys))
-    with bound(params.host, params.port, keys) as listener:
-        # Whenever the signal comes, the parts that are there are closed. While it serves, uvicorn takes
-        # the signal, and raises it once more when the last request is answered.
-        for ending in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(ending, lambda *_: sys.exit(0))
-        logging.basicConfig(
-            level=logging.INFO,
-            stream=sys.stderr,
-            format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    with bound(params.host, params.port, keys) as listener, runtime_folder() as folder:
+        log_to_stderr("supervisor")
+        address = listener.getsockname()
+        supervisor = Supervisor(
+            write,
+            read,
+            (workspace.root, params, folder),
+            params.workers,
+            listener,
+            params.drain_seconds,
+            pids_file(workspace),
+        )
+        supervisor.run(
+            lambda facts: print(_ready_line(facts, address, perf_counter() - started), flush=True)
         )
 
-        from serving.http.app import create_app
-        from serving.http.build import build_service
 
-        app = create_app(params, keys, lambda: build_service(workspace, params))
-        _serve(app, listener, params.drain_seconds, started)
-
-
-def _serve(app: Any, listener: socket.socket, drain_seconds: int, started: float) -> None:
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            print(_ready_line(app.state.service, listener, perf_counter() - started), flush=True)
-
-    config = uvicorn.Config(
-        app,
-        lifespan="off",  # it is ours: uvicorn would log its errors and exit with 3
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # or a client could name its own address, which the limits go by
-        timeout_graceful_shutdown=drain_seconds,
-    )
-
-    async def serve() -> None:
-        async with app.router.lifespan_context(app):
-            await Server(config).serve(sockets=[listener])
-
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(serve())
-
-
-def _ready_line(service: Any, listener: socket.socket, seconds: float) -> str:
-    host, port = listener.getsockname()[:2]
+def _ready_line(facts: Mapping[str, Any], address: tuple, seconds: float) -> str:
+    host, port = address[:2]
     return (
-        f"http://{f'[{host}]' if ':' in host else host}:{port} serves version "
-        f"{service.champion.predictor.model.version} for {len(service.live.symbols):,} symbols, "
-        f"ready in {seconds:.1f} s"
+        f"http://{f'[{host}]' if ':' in host else host}:{port} serves version {facts['version']} for "
+        f"{facts['symbols']:,} symbols, ready in {seconds:.1f} s"
     )

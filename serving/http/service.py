@@ -1,51 +1,72 @@
-"""The parts of a running service, and what the HTTP layer needs of each."""
+"""What the HTTP layer needs of the service's parts."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-import pandas as pd
-
-from pitwise.features.incremental import Outcome
-from pitwise.registry.model import RegisteredModel
-from serving.inference.marks import Marks
-from serving.inference.predictor import Forecasts, OnlineStore
 from serving.settings import Suspect
+from serving.state.market import MarketState, PartStatus, SymbolFeatures
+
+if TYPE_CHECKING:
+    from serving.log.history import PastForecast
+    from serving.log.served_log import Answered
 
 
-class Predictor(Protocol):
-    """One version of the model on the online store: `serving.inference.predictor.Predictor`."""
+class States(Protocol):
+    """The market as the writer has committed it: `serving.state.database.StateReader`."""
 
-    @property
-    def model(self) -> RegisteredModel: ...
+    def current(self) -> MarketState:
+        """The newest state; its cost is that of a look where nothing has changed.
 
-    def forecast(
-        self, symbols: Sequence[str], seconds: Callable[[str, float], None] | None = None
-    ) -> Forecasts:
-        """Forecasts of the symbols' next session; `seconds` receives the time of each step."""
+        Raises:
+            StoreError: none has been committed, or it cannot be read.
+        """
+
+    def statuses(self) -> Mapping[str, PartStatus]:
+        """How the writer's parts do, by name.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
 
 
-class Champion(Protocol):
-    """The champion, which may change at any time: `serving.inference.champion.LiveChampion`."""
+class BarOutcome(NamedTuple):
+    """What became of one live bar: an `Outcome` of `pitwise.features.incremental`, without pandas."""
 
-    @property
-    def predictor(self) -> Predictor:
-        """The current one. A request takes it once and keeps it."""
+    symbol: str
+    date: str
+    """ISO 8601."""
+    outcome: str
+    """new | late | repeated | corrected | withdrawn | quarantined | refused | failed"""
+    reason: str
+    provisional: bool
 
-    @property
-    def since(self) -> datetime: ...
 
-    @property
-    def swaps(self) -> int: ...
+class Bars(Protocol):
+    """The way to the writer: `serving.processes.remote.RemoteBars`. A call waits; make it in a thread.
 
-    @property
-    def refused(self) -> dict[str, str]:
-        """Version to why it was refused."""
+    Its calls are bounded in number and in time. Whoever calls it from an event loop bounds the threads.
+    """
 
-    def stop(self) -> None: ...
+    def take(self, bars: Sequence[Mapping[str, Any]]) -> list[BarOutcome]:
+        """What became of live bars, in their order. On return `current` knows them.
+
+        Args:
+            bars: symbol, date (ISO 8601), open, high, low, close, volume and, optionally, adj_close.
+
+        Raises:
+            AwayError: the writer does not answer; the bars may be kept, and then are `repeated`.
+            BusyError: `serve.max_waiting` wait already, or it took longer than `serve.bars_seconds`.
+            StoreError: they are kept, and follow when the store is back, or the disk took nothing.
+        """
+
+    def withdraw(self, symbol: str, date: str) -> BarOutcome:
+        """What became of the withdrawal of a bar; it raises as `take` does.
+
+        Args:
+            date: ISO 8601.
+        """
 
 
 class ServedLog(Protocol):
@@ -55,55 +76,52 @@ class ServedLog(Protocol):
     def pending(self) -> int:
         """Rows that the database does not have yet."""
 
-    def record(self, forecasts: Forecasts) -> None: ...
+    def record(self, answered: "Answered") -> None:
+        """Write down what is about to be answered.
 
-    def close(self) -> None: ...
+        Raises:
+            StoreError: it cannot be written; nothing may be answered then.
+        """
+
+    def writable(self) -> None:
+        """Write something of no account.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
 
 
-class LiveBars(Protocol):
-    """The market, with the bars that came in since the last run: `serving.live.live_bars.LiveBars`."""
+class History(Protocol):
+    """Past forecasts and features: `serving.log.history.History`. Each call waits for a database.
 
-    @property
-    def symbols(self) -> list[str]: ...
+    Raises:
+        StoreError: it does not answer.
+    """
 
-    @property
-    def newest(self) -> np.datetime64:
-        """Close of the market's newest session, UTC."""
+    def of(self, symbol: str, first: date | None, last: date | None, most: int) -> "list[PastForecast]":
+        """The forecasts served of a symbol, for sessions `first` to `last`; None: unbounded.
 
-    @property
-    def sealed(self) -> np.datetime64:
-        """Close of the newest sealed session, UTC."""
+        Returns:
+            at most `most`, the oldest session first, then the first served.
+        """
 
-    @property
-    def missing_sessions(self) -> Mapping[str, int]:
-        """Symbol to how many sessions its newest window leaves out, where it leaves out any."""
+    def market(self, day: date, most: int) -> "list[PastForecast]":
+        """The last served forecast of each symbol from the newest session closed on `day` or before.
 
-    @property
-    def marks(self) -> Marks:
-        """What is known of the symbols' newest bars."""
+        Returns:
+            at most `most`, by symbol.
+        """
 
-    def take(self, bars: pd.DataFrame) -> list[Outcome]: ...
-
-    def withdraw(self, symbol: str, date: pd.Timestamp) -> Outcome: ...
-
-    def seal(self, date: pd.Timestamp) -> None: ...
-
-    def close(self) -> None: ...
+    def features(self, symbol: str, at: datetime) -> SymbolFeatures | None:
+        """A symbol's newest session, as it was known at an instant (aware); None where it had none."""
 
 
 @dataclass(frozen=True)
 class Service:
     """What the API runs on."""
 
-    champion: Champion
+    states: States
+    bars: Bars
     served: ServedLog
-    live: LiveBars
-    store: OnlineStore
+    history: History
     suspect: Suspect
-
-    def close(self) -> None:
-        """Stop following the registry, take no more bars, log what is left; each in any case."""
-        with ExitStack() as ends:
-            ends.callback(self.served.close)
-            ends.callback(self.live.close)
-            ends.callback(self.champion.stop)

@@ -23,7 +23,7 @@ from serving import cli
 
 COMMANDS = ["predict", "serve", "replay", "model show", "model promote", "model rollback"]
 COMMANDS += ["key add", "key list", "key revoke", "update", "evening", "upgrade"]
-COMMANDS += ["bars withdraw", "bars seal"]
+COMMANDS += ["bars withdraw", "bars seal", "log compact"]
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +214,28 @@ def test_a_key_is_added_listed_and_revoked(run, workspace):
     assert added["key"] not in listed.stdout
     assert "the key of desk is revoked" in run(workspace, "key", "revoke", "desk").stdout
     assert json.loads(run(workspace, "key", "list", "--json").stdout) == {"keys": []}
+
+
+def test_a_key_is_given_its_scopes_last_day_and_limits(run, workspace):
+    options = ["--scope", "bars", "--scope", "predict", "--expires", "2040-12-31"]
+    limits = ["--per-minute", "600", "--per-day", "100000"]
+    assert run(workspace, "key", "add", "feed", *options, *limits).exit_code == 0
+    (listed,) = json.loads(run(workspace, "key", "list", "--json").stdout)["keys"]
+    assert listed.pop("created")
+    assert listed == {
+        "name": "feed",
+        "scopes": ["predict", "bars"],
+        "expires": "2040-12-31",
+        "per_minute": 600,
+        "per_day": 100_000,
+    }
+    table = run(workspace, "key", "list").stdout
+    for shown in ("feed", "predict, bars", "2040-12-31", "600", "100,000"):
+        assert shown in table
+    run(workspace, "key", "revoke", "feed")
+
+
+def test_a_key_for_nothing_that_is_there_is_refused(run, workspace):
+    refused = run(workspace, "key", "add", "feed", "--scope", "everything")
+    assert isinstance(refused.exception, ParamsError)
+    assert "predict, bars, model" in str(refused.exception)

@@ -1,27 +1,24 @@
-"""The API's surroundings, made of numpy: what it answers can be worked out by hand."""
+"""The API's surroundings, made by hand: what it answers can be worked out on paper."""
 
-import sys
+import math
 import threading
-import time
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 from fastapi import FastAPI
 
-from pitwise.errors import StoreError
-from pitwise.stage import run_stage
 from pitwise.workspace import Workspace
-from serving.http import build, server
 from serving.http.app import create_app
 from serving.http.auth import Keys
-from serving.http.service import Service
-from serving.inference.marks import Marks
-from serving.inference.predictor import Forecasts
+from serving.http.service import BarOutcome, Service
+from serving.log.history import PastForecast
+from serving.log.served_log import Answered
 from serving.settings import ServeParams
+from serving.state.market import MarketState, ModelInfo, PartStatus, SymbolFeatures, SymbolForecast
 
-FRIDAY = np.datetime64("2013-11-01T20:00:00", "us")
+FRIDAY = "2013-11-01T20:00:00Z"
 """A session's close in summer time; the next session is Monday, 2013-11-04."""
 BAR = {
     "symbol": "AAPL",
@@ -36,194 +33,236 @@ BAR = {
 PARAMS = {
     "host": "127.0.0.1",
     "port": 0,
+    "hosts": ["testserver", "127.0.0.1"],
+    "workers": 1,
     "keys": "keys.json",
     "requests_per_minute": 1_000_000,
     "max_symbols": 1000,
     "max_bars": 3,
     "max_body_bytes": 100_000,
+    "max_waiting": 16,
+    "bars_seconds": 30,
     "ttl_sessions": 5,
     "clock": "market",
     "champion_seconds": 5,
     "drain_seconds": 10,
     "correction_sessions": 10,
 }
+NEWEST = 1000
+"""Number of Friday's session."""
+JUST_NOW = math.inf
+"""When the parts were last looked at, however long a test takes."""
 MARKET = {
-    "AAPL": FRIDAY,
-    "MSFT": FRIDAY,
-    "LAGS": np.datetime64("2013-10-25T20:00:00", "us"),  # 5 sessions before
-    "OLD": np.datetime64("2013-10-24T20:00:00", "us"),  # 6 sessions before
+    "AAPL": (FRIDAY, NEWEST),
+    "MSFT": (FRIDAY, NEWEST),
+    "LAGS": ("2013-10-25T20:00:00Z", NEWEST - 5),
+    "OLD": ("2013-10-24T20:00:00Z", NEWEST - 6),
 }
+"""Symbol to the close and the number of its newest session."""
+MODEL = ModelInfo(
+    version="7",
+    identity="1" * 64,
+    kind="lstm",
+    features=["close", "volume"],
+    window=30,
+    since="2013-11-01T21:00:00Z",
+    swaps=2,
+    refused={"8": "p_up is not finite"},
+    metadata={"kind": "lstm", "features": ["close"], "window": 30, "seed": 7},
+)
 
 
-class FakePredictor:
-    """Symbol i of the market closed at 100 + i; its log return is i / 100, its p_up 0.5 + i / 1000."""
+def forecast_of(symbol: str, i: int, as_of: str, session: int) -> SymbolForecast:
+    """Symbol i of a market closed at 100 + i; its log return is i / 100, its p_up 0.5 + i / 1000."""
+    return SymbolForecast(
+        symbol,
+        as_of,
+        "2013-11-04",
+        session,
+        missing=0,
+        last_close=100.0 + i,
+        log_return=i / 100,
+        price=(100 + i) * math.exp(i / 100),
+        p_up=0.5 + i / 1000,
+        window_hash="0" * 16,
+        provisional=False,
+        unusual=None,
+        suspect=None,
+    )
 
-    def __init__(self, market):
-        self.market = market
-        self.order = {symbol: i for i, symbol in enumerate(market)}
-        self.model = SimpleNamespace(
-            version="7",
-            kind="lstm",
-            features=("close", "volume"),
-            window=30,
-            metadata={"kind": "lstm", "features": ["close"], "window": 30, "seed": 7},
-        )
+
+def features_of(symbol: str, as_of: str, session: int) -> SymbolFeatures:
+    return SymbolFeatures(symbol, as_of, session, False, {"close": 100.0, "rsi_14": math.nan})
+
+
+def market_state(market=None, number: int = 50) -> MarketState:
+    market = MARKET if market is None else market
+    return MarketState(
+        number,
+        MODEL,
+        NEWEST,
+        FRIDAY,
+        {s: forecast_of(s, i, *seen) for i, (s, seen) in enumerate(market.items())},
+        {s: features_of(s, *seen) for s, seen in market.items()},
+        dict.fromkeys(market, number),
+    )
+
+
+class FakeStates:
+    """Holds a state, which a test may change."""
+
+    def __init__(self, state: MarketState):
+        self.state = state
+        self.parts = {
+            part: PartStatus(True, "", 0, JUST_NOW) for part in ("store", "champion", "live_bars")
+        }
+        self.parts["live_bars"] = replace(self.parts["live_bars"], figures={"waiting": 2.0})
         self.fault: Exception | None = None
-        self.seconds = 0.0
 
-    def forecast(self, symbols, seconds=None) -> Forecasts:
+    def current(self) -> MarketState:
         if self.fault:
             raise self.fault
-        time.sleep(self.seconds)
-        if seconds:
-            seconds("lookup", 0.001)
-            seconds("model", 0.002)
-        found = [symbol for symbol in symbols if symbol in self.order]
-        i = np.array([self.order[symbol] for symbol in found], float)
-        return Forecasts(
-            self.model.version,
-            found,
-            np.array([self.market[symbol] for symbol in found], "datetime64[us]"),
-            100 + i,
-            i / 100,
-            (100 + i) * np.exp(i / 100),
-            0.5 + i / 1000,
-            ["0" * 16] * len(found),
-            [symbol for symbol in symbols if symbol not in self.order],
+        return self.state
+
+    def statuses(self) -> dict[str, PartStatus]:
+        if self.fault:
+            raise self.fault
+        return self.parts
+
+    def change(self, symbol: str, **values) -> None:
+        """Make a new state in which a symbol's forecast is another."""
+        state, number = self.state, self.state.number + 1
+        forecast = replace(state.forecasts[symbol], **values)
+        self.state = replace(
+            state,
+            number=number,
+            forecasts={**state.forecasts, symbol: forecast},
+            changed={**state.changed, symbol: number},
         )
 
 
 class FakeServed:
     def __init__(self):
-        self.recorded: list[Forecasts] = []
+        self.recorded: list[Answered] = []
         self.pending = 3
-        self.closed = False
+        self.probes = 0
         self.fault: Exception | None = None
 
-    def record(self, forecasts):
+    def record(self, answered: Answered) -> None:
         if self.fault:
             raise self.fault
-        self.recorded.append(forecasts)
+        self.recorded.append(answered)
 
-    def close(self):
-        self.closed = True
+    def writable(self) -> None:
+        self.probes += 1
+        if self.fault:
+            raise self.fault
+
+    @property
+    def symbols(self) -> list[list[str]]:
+        """Of each answer."""
+        return [[f.symbol for f in answered.forecasts] for answered in self.recorded]
 
 
-class FakeLive:
-    """Takes every bar but those above 1000 dollars."""
+class FakeBars:
+    """Takes every bar but those above 1000 dollars; of none below 1 dollar features can be made."""
 
-    def __init__(self, market):
-        self.symbols = list(market)
-        self.newest = self.sealed = max(market.values())
-        self.missing_sessions: dict[str, int] = {}
-        self.marks = Marks({}, {})
+    def __init__(self, symbols):
+        self.symbols = list(symbols)
         self.withdrawn: list = []
         self.taken: list = []
         self.threads: set[int] = set()
-        self.closed = False
         self.fault: Exception | None = None
+        self.go_on = threading.Event()
+        self.go_on.set()
 
-    def take(self, bars):
+    def take(self, bars) -> list[BarOutcome]:
+        self.threads.add(threading.get_ident())
+        self.go_on.wait()
         if self.fault:
             raise self.fault
         self.taken.append(bars)
-        self.threads.add(threading.get_ident())
-        return [
-            SimpleNamespace(
-                symbol=bar.symbol,
-                date=f"{bar.date:%Y-%m-%d}",
-                outcome="new" if bar.close < 1000 else "quarantined",
-                reason="" if bar.close < 1000 else "bad_print",
-                provisional=bar.close < 1000,
-            )
-            for bar in bars.itertuples()
-        ]
+        return [self._outcome(bar) for bar in bars]
 
-    def withdraw(self, symbol, date):
+    def _outcome(self, bar) -> BarOutcome:
+        if bar["close"] > 1000:
+            return BarOutcome(bar["symbol"], bar["date"], "quarantined", "bad_print", False)
+        if bar["close"] < 1:
+            return BarOutcome(bar["symbol"], bar["date"], "failed", "ValueError: no range", False)
+        return BarOutcome(bar["symbol"], bar["date"], "new", "", True)
+
+    def withdraw(self, symbol: str, date: str) -> BarOutcome:
         if self.fault:
             raise self.fault
-        known = symbol in self.symbols
-        if known:
-            self.withdrawn.append((symbol, date))
-        return SimpleNamespace(
-            symbol=symbol,
-            date=f"{date:%Y-%m-%d}",
-            outcome="withdrawn" if known else "refused",
-            reason="" if known else "unknown_symbol",
-            provisional=False,
-        )
-
-    def close(self):
-        self.closed = True
+        if symbol not in self.symbols:
+            return BarOutcome(symbol, date, "refused", "unknown_symbol", False)
+        self.withdrawn.append((symbol, date))
+        return BarOutcome(symbol, date, "withdrawn", "", False)
 
 
-class FakeStore:
-    """Feast's answers of the view `daily`."""
+def past_forecast(symbol: str, day: str, log_return: float, realised: float | None) -> PastForecast:
+    return PastForecast(
+        symbol=symbol,
+        as_of=FRIDAY,
+        for_session=day,
+        model_version="6",
+        window_hash="0" * 16,
+        price=100 * math.exp(log_return),
+        log_return=log_return,
+        p_up=0.5 + log_return,
+        served_at="2013-11-01T22:00:00Z",
+        matured=realised is not None,
+        realised=realised,
+    )
 
-    def __init__(self, market):
-        self.market = market
 
-    def get_feature_view(self, name):
-        assert name == "daily"
-        return SimpleNamespace(features=[SimpleNamespace(name="close"), SimpleNamespace(name="rsi_14")])
+class FakeHistory:
+    """AAPL was forecast for two sessions, of which the first has matured."""
 
-    def get_online_features(self, features, entity_rows):
-        assert features == ["daily:close", "daily:rsi_14"]
-        (symbol,) = entity_rows["symbol"]
-        known = symbol in self.market
-        seconds = int(self.market[symbol].astype("datetime64[s]").astype(int)) if known else 0
-        answer = {
-            "symbol": [symbol],
-            "close": [100.0 if known else None],
-            "rsi_14": [float("nan") if known else None],
-            "close__ts": [seconds],
-        }
-        return SimpleNamespace(to_dict=lambda include_event_timestamps: answer)
+    def __init__(self):
+        self.past = [
+            past_forecast("AAPL", "2013-11-01", 0.01, -0.02),
+            past_forecast("AAPL", "2013-11-04", 0.02, None),
+        ]
+        self.asked: list = []
+        self.fault: Exception | None = None
+
+    def _ask(self, *question) -> None:
+        self.asked.append(question)
+        if self.fault:
+            raise self.fault
+
+    def of(self, symbol, first, last, most) -> list[PastForecast]:
+        self._ask("of", symbol, first, last, most)
+        return [
+            past
+            for past in self.past
+            if past.symbol == symbol
+            and (first is None or past.for_session >= first.isoformat())
+            and (last is None or past.for_session <= last.isoformat())
+        ][:most]
+
+    def market(self, day, most) -> list[PastForecast]:
+        self._ask("market", day, most)
+        return [past_forecast(s, "2013-11-04", i / 100, None) for i, s in enumerate(("AAPL", "MSFT"))]
+
+    def features(self, symbol, at) -> SymbolFeatures | None:
+        self._ask("features", symbol, at)
+        return features_of(symbol, FRIDAY, NEWEST) if symbol == "AAPL" else None
 
 
 def fake_service(market=None, suspect="mark") -> Service:
-    market = MARKET if market is None else market
-    champion = SimpleNamespace(
-        predictor=FakePredictor(market),
-        refused={"8": "p_up is not finite"},
-        swaps=2,
-        since=datetime(2013, 11, 1, 21, 0, tzinfo=UTC),
-        stopped=False,
-    )
-    champion.stop = lambda: setattr(champion, "stopped", True)
-    return Service(champion, FakeServed(), FakeLive(market), FakeStore(market), suspect)
+    state = market_state(market)
+    return Service(FakeStates(state), FakeBars(state.forecasts), FakeServed(), FakeHistory(), suspect)
+
+
+@contextmanager
+def opened(service: Service) -> Iterator[Service]:
+    yield service
 
 
 def fake_app(folder: Path, service: Service | None = None, **params) -> FastAPI:
     """The API over fakes; its keys are in `keys.json` of the folder."""
     service = service or fake_service()
     keys = Keys(Workspace(folder).path(PARAMS["keys"]))
-    return create_app(ServeParams(**PARAMS | params), keys, lambda: service)
-
-
-def main() -> None:
-    """`pitwise serve` in the workspace of argument 1, over fakes.
-
-    Argument 2 is how it behaves: the seconds of a forecast; `broken`, a part is missing at the start;
-    `slow`, the start takes a minute.
-    """
-    folder, behaviour = sys.argv[1:]
-
-    def build_service(workspace, params):
-        if behaviour == "broken":
-            raise StoreError("the champion is not there.")
-        if behaviour == "slow":
-            print("building", flush=True)
-            time.sleep(60)
-        service = fake_service()
-        service.champion.predictor.seconds = float(behaviour)
-        close = service.live.close
-        service.live.close = lambda: (close(), print("closed", flush=True))
-        return service
-
-    build.build_service = build_service
-    run_stage(lambda _: server.run(Workspace(folder), None, None))
-
-
-if __name__ == "__main__":
-    main()
+    return create_app(ServeParams(**PARAMS | params), keys, lambda: opened(service))

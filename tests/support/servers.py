@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import psycopg
 import redis as redis_client
 
@@ -72,6 +73,17 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+    def kill(self) -> None:
+        """End it and its children at once, as `kill -9` does."""
+        assert self.process
+        server = psutil.Process(self.process.pid)
+        family = [server, *server.children(recursive=True)]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=START_SECONDS)
+        self.process.wait()
 
 
 class Postgres(Server):
@@ -150,8 +162,7 @@ class Redis(Server):
 
     def lose_data(self) -> None:
         """Kill the server and delete what it kept."""
-        self.process.kill()
-        self.process.wait()
+        self.kill()
         kept = list(self.folder.glob("appendonly*"))
         assert kept
         for path in kept:

@@ -1,13 +1,17 @@
-"""`/v1/features`: what the store knows of a symbol."""
+"""`/v1/features`: what the store knows of a symbol, or knew."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi import FastAPI, Path, Request, Response
+import orjson
+from fastapi import FastAPI, Path, Query, Request, Response
 
-from serving.http.json_route import json_response
-from serving.http.problems import READS, declared
-from serving.http.schemas import FeaturesAnswer
-from serving.http.state import answers_of
+from serving.http.asked import asked_of
+from serving.http.json_route import tagged_response
+from serving.http.problems import READS, Problem, declared
+from serving.http.routes.history import NOT_MODIFIED, past
+from serving.http.schemas import Day, FeaturesAnswer
+from serving.http.state import answers_of, service_of
 
 
 def add_features(app: FastAPI) -> None:
@@ -15,10 +19,31 @@ def add_features(app: FastAPI) -> None:
         "/v1/features/{symbol}",
         tags=["features"],
         response_model=FeaturesAnswer,
-        responses=declared("unknown-symbol", "invalid-request", *READS),
+        responses=declared("unknown-symbol", "invalid-request", "busy", *READS) | NOT_MODIFIED,
     )
-    def features(
-        symbol: Annotated[str, Path(max_length=64, examples=["AAPL"])], request: Request
+    async def features(
+        request: Request,
+        symbol: Annotated[str, Path(max_length=64, examples=["AAPL"])],
+        as_of: Annotated[
+            Day | None,
+            Query(
+                description="As they were known at the end of this day, UTC.", examples=["2013-02-28"]
+            ),
+        ] = None,
     ) -> Response:
         """The newest session's bar and indicators of one symbol."""
-        return json_response(answers_of(request).features(symbol))
+        if as_of is None:
+            return tagged_response(request, answers_of(request).features(symbol, asked_of(request)))
+        end = datetime.fromisoformat(as_of).replace(tzinfo=UTC) + timedelta(days=1, microseconds=-1)
+        found = await past(service_of(request).history.features, symbol, end)
+        if found is None:
+            raise Problem("unknown-symbol", "Nothing was known of it then.", [("symbol", "is unknown")])
+        asked_of(request).symbols = 1
+        document = {
+            "symbol": symbol,
+            "as_of": found.as_of,
+            "feature_age_sessions": None,
+            "provisional": found.provisional,
+            "features": found.values,
+        }
+        return tagged_response(request, orjson.dumps(document))

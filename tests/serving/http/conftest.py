@@ -4,7 +4,7 @@ import pytest
 from starlette.testclient import TestClient
 from support.fake_service import fake_app, fake_service
 
-from serving.http.auth import add_key
+from serving.http.auth import SCOPES, add_key
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def client(service, tmp_path):
 
 @pytest.fixture
 def locked(tmp_path):
-    """A client of a service that needs a key; the key; the file of the keys."""
-    key = add_key(tmp_path / "keys.json", "desk")
+    """A client of a service that needs a key; a key for everything; the file of the keys."""
+    key = add_key(tmp_path / "keys.json", "desk", SCOPES)
     with TestClient(fake_app(tmp_path)) as client:
         yield client, key, tmp_path / "keys.json"

@@ -3,11 +3,18 @@
 import hashlib
 import json
 import stat
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from pitwise.errors import ParamsError, StoreError
-from serving.http.auth import Keys, add_key, list_keys, revoke_key
+from serving.http.auth import SCOPES, Key, Keys, add_key, list_keys, revoke_key
+
+pytestmark = pytest.mark.unit
+
+
+def today() -> date:
+    return datetime.now(UTC).date()
 
 
 @pytest.fixture
@@ -23,7 +30,78 @@ def test_the_file_has_the_hash_and_not_the_key_and_nobody_else_can_read_it(path)
     kept = json.loads(path.read_text())["desk"]
     assert kept["sha256"] == hashlib.sha256(key.encode()).hexdigest()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list_keys(path) == [{"name": "desk", "created": kept["created"]}]
+    assert list_keys(path) == [
+        {
+            "name": "desk",
+            "created": kept["created"],
+            "scopes": ["predict"],
+            "expires": None,
+            "per_minute": None,
+            "per_day": None,
+        }
+    ]
+
+
+def test_a_key_has_its_scopes_end_and_quotas(path):
+    end = today() + timedelta(days=3)
+    secret = add_key(path, "desk", ["bars", "predict"], end, per_minute=600, per_day=100_000)
+    key = Keys(path).check(secret)
+    assert key.scopes == ("predict", "bars")
+    assert (key.expires, key.per_minute, key.per_day) == (end.isoformat(), 600, 100_000)
+    (listed,) = list_keys(path)
+    assert listed["scopes"] == ["predict", "bars"]
+    assert (listed["expires"], listed["per_minute"], listed["per_day"]) == (
+        end.isoformat(),
+        600,
+        100_000,
+    )
+
+
+def test_a_key_is_valid_on_its_last_day_and_not_after_it():
+    def expired(days: int) -> bool:
+        return Key("a", "", "", expires=(today() + timedelta(days=days)).isoformat()).expired()
+
+    assert [expired(days) for days in (-1, 0, 1)] == [True, False, False]
+    assert not Key("a", "", "").expired()
+
+
+def test_a_key_of_a_file_of_before_there_were_scopes_keeps_all_of_them(path):
+    path.parent.mkdir()
+    sha256 = hashlib.sha256(b"pw_old").hexdigest()
+    path.write_text(json.dumps({"old": {"sha256": sha256, "created": "2013-11-01T00:00:00+00:00"}}))
+    assert Keys(path).check("pw_old").scopes == SCOPES
+    add_key(path, "new")
+    assert {key["name"]: key["scopes"] for key in list_keys(path)} == {
+        "old": list(SCOPES),
+        "new": ["predict"],
+    }
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"scopes": ["everything"]},
+        {"scopes": "bars"},
+        {"expires": "soon"},
+        {"per_day": 0},
+        {"per_minute": True},
+    ],
+)
+def test_a_file_with_a_scope_or_limit_that_is_none_is_refused(path, entry):
+    path.parent.mkdir()
+    path.write_text(json.dumps({"a": {"sha256": "00", "created": ""} | entry}))
+    with pytest.raises(StoreError, match="is no file of API keys"):
+        Keys(path)
+
+
+def test_a_key_that_would_be_good_for_nothing_is_not_made(path):
+    with pytest.raises(ParamsError, match="a key's scopes are of predict, bars, model"):
+        add_key(path, "desk", ["everything"])
+    with pytest.raises(ParamsError, match="none: a key's scopes"):
+        add_key(path, "desk", [])
+    with pytest.raises(ParamsError, match="is over"):
+        add_key(path, "desk", expires=today() - timedelta(days=1))
+    assert list_keys(path) == []
 
 
 def test_a_file_that_a_killed_run_left_open_to_all_does_not_make_the_next_one_so(path):
@@ -38,7 +116,7 @@ def test_a_file_that_a_killed_run_left_open_to_all_does_not_make_the_next_one_so
 def test_a_key_gives_its_name_and_anything_else_gives_none(path):
     keys = {add_key(path, name): name for name in ("a", "b", "c")}
     checked = Keys(path)
-    assert {key: checked.check(key) for key in keys} == keys
+    assert {key: checked.check(key).name for key in keys} == keys
     for wrong in ("", "pw_", next(iter(keys))[:-1], next(iter(keys)) + "x", "ÿ", "\udcff"):
         assert checked.check(wrong) is None
 
@@ -49,7 +127,7 @@ def test_every_key_is_compared_whichever_fits(path, monkeypatch):
         add_key(path, name)
     keys, compared = Keys(path), []
     monkeypatch.setattr("hmac.compare_digest", lambda a, b: compared.append(a) or a == b)
-    assert keys.check(first) == "a"
+    assert keys.check(first).name == "a"
     assert len(compared) == 3
 
 
@@ -74,9 +152,14 @@ def test_a_running_service_follows_the_file(path):
     assert not keys.required
     first, second = add_key(path, "a"), add_key(path, "b")
     assert keys.required
-    assert (keys.check(first), keys.check(second)) == ("a", "b")
+    held = keys.check(first)
+    assert (held.name, keys.check(second).name) == ("a", "b")
+    assert keys.holds(held)
     revoke_key(path, "a")
-    assert (keys.check(first), keys.check(second)) == (None, "b")
+    assert (keys.check(first), keys.check(second).name) == (None, "b")
+    assert not keys.holds(held)
+    add_key(path, "a")
+    assert not keys.holds(held)  # another one of the same name
 
 
 @pytest.mark.parametrize("end", ["revoked", "deleted", "broken", "not ours"])

@@ -22,6 +22,7 @@ def documented(tmp_path_factory):
     [
         "POST /v1/predict",
         "GET /v1/forecasts",
+        "GET /v1/forecasts/{symbol}/history",
         "GET /v1/features/{symbol}",
         "POST /v1/bars",
         "DELETE /v1/bars/{symbol}/{date}",
@@ -33,7 +34,8 @@ def documented(tmp_path_factory):
 )
 def test_the_api_keeps_to_its_openapi_document(documented, operation):
     operations = {found.ok().label: found.ok() for found in documented.get_all_operations()}
-    assert len(operations) == 9
+    # A stream has no end, and the checks wait for it.
+    assert len(operations) - 1 == 10
     modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
     for cases in (operations[operation].as_strategy(generation_mode=mode) for mode in modes):
 
@@ -62,7 +64,7 @@ def test_every_error_of_the_document_is_a_problem_with_examples(client):
                     assert list(response["content"]) == [PROBLEM]
                     assert response["content"][PROBLEM]["examples"]
                     seen += 1
-    assert seen > 30
+    assert seen > 50
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 

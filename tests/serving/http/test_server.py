@@ -1,19 +1,17 @@
 """The service's process: where it binds, how it starts, and how it ends."""
 
 import json
-import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
+import time
 
 import httpx
 import pytest
 import yaml
-from support import fake_service
+from support.fake_processes import BAR, Running, launch
 from support.fake_service import PARAMS
 from support.workspaces import ROOT
 
@@ -24,84 +22,46 @@ from serving.http.auth import Keys, add_key, revoke_key
 from serving.http.server import bound, run
 from serving.settings import ServeParams
 
-READY = re.compile(r"(http://127\.0\.0\.1:\d+) serves version 7 for 4 symbols, ready in \d+\.\d s\n")
-
-
-def launch(folder: Path, behaviour: str, **params) -> subprocess.Popen:
-    """`pitwise serve` over the fakes in a workspace, from another working directory."""
-    (folder / "params.yaml").write_text(yaml.safe_dump({"serve": PARAMS | params}))
-    with (folder / "stderr").open("w") as log:
-        return subprocess.Popen(
-            [sys.executable, fake_service.__file__, folder, behaviour],
-            cwd=folder.parent,
-            env=os.environ | {"PYTHONWARNINGS": "ignore"},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-
-
-class Server:
-    """A service that is ready."""
-
-    def __init__(self, folder: Path, seconds: float = 0, **params):
-        self.folder = folder
-        self.process = launch(folder, str(seconds), **params)
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        found = READY.fullmatch(line)
-        assert found, line + self.log()
-        self.url = found[1]
-
-    def end(self, by: int = signal.SIGTERM) -> tuple[int, str]:
-        """Exit code, and what it printed after it was ready."""
-        self.process.send_signal(by)
-        printed, _ = self.process.communicate(timeout=30)
-        return self.process.returncode, printed
-
-    def log(self) -> str:
-        return (self.folder / "stderr").read_text()
-
 
 @pytest.fixture
 def start(tmp_path):
     servers = []
 
-    def started(*args, **params) -> Server:
-        servers.append(Server(tmp_path, *args, **params))
+    def started(*args, **params) -> Running:
+        servers.append(Running(tmp_path, *args, **params))
         return servers[-1]
 
     yield started
     for server in servers:
-        server.process.kill()
-        server.process.wait()
+        server.clear()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """One for the tests that leave it as it is; a body may have 1,000 bytes."""
-    server = Server(tmp_path_factory.mktemp("server"), max_body_bytes=1000)
+    server = Running(tmp_path_factory.mktemp("server"), max_body_bytes=1000, workers=2)
     yield server
     assert server.end() == (0, "closed\n")
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_in_flight_is_answered_before_the_end(start, by):
+    """A post of bars: the reader needs the writer for it."""
     server = start(1.0)
     answers = []
 
     def ask():
-        answers.append(httpx.post(f"{server.url}/v1/predict", json={"symbols": ["AAPL"]}, timeout=20))
+        answers.append(httpx.post(f"{server.url}/v1/bars", json={"bars": [BAR]}, timeout=20))
 
     thread = threading.Thread(target=ask)
     thread.start()
-    # The one and that for the metrics.
-    while "pitwise_requests_in_flight 2.0" not in httpx.get(f"{server.url}/metrics").text:
+    while not server.lines("began.txt"):
         assert not answers
+        time.sleep(0.01)
     code, printed = server.end(by)
     thread.join()
     assert answers[0].status_code == 200
-    assert answers[0].json()["forecasts"][0]["symbol"] == "AAPL"
+    assert answers[0].json()["counts"] == {"new": 1}
     assert (code, printed) == (0, "closed\n")
     assert "Traceback" not in server.log()
     with pytest.raises(httpx.ConnectError):
@@ -126,11 +86,19 @@ def test_a_part_that_is_missing_at_the_start_is_one_line(tmp_path):
     assert (tmp_path / "stderr").read_text() == "error: the champion is not there.\n"
 
 
+def test_a_process_that_is_killed_at_the_start_ends_it(tmp_path):
+    process = launch(tmp_path, "dies")
+    printed, _ = process.communicate(timeout=30)
+    assert (process.returncode, printed) == (1, "")
+    said = (tmp_path / "stderr").read_text()
+    assert said == "error: the service's writer has ended with exit code -9.\n"
+
+
 def test_bytes_that_come_without_a_length_are_counted_on_the_wire(server):
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
-            b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
             + b"".join(b"190\r\n" + b" " * 400 + b"\r\n" for _ in range(3))
         )
@@ -146,7 +114,7 @@ def test_a_length_that_is_too_large_is_refused_before_the_body(server):
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
-            b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             b"Content-Length: 99999999999999999999999999\r\n\r\n"
         )
         answer = connection.recv(65536)
@@ -155,7 +123,7 @@ def test_a_length_that_is_too_large_is_refused_before_the_body(server):
 
 
 def test_keys_hold_on_the_wire_and_the_log_has_none(start, tmp_path):
-    key = add_key(tmp_path / "keys.json", "desk")
+    key = add_key(tmp_path / "keys.json", "desk", ["model"])
     server = start()
     headers = {"Authorization": f"Bearer {key}"}
     assert httpx.get(f"{server.url}/v1/model").status_code == 401

@@ -1,0 +1,1 @@
+"""The service's processes: a supervisor, one writer, and readers that answer."""
