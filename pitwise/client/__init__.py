@@ -1,0 +1,45 @@
+"""A client of the service, `pitwise serve`: forecasts, features, live bars and the champion in Python.
+
+Needs httpx: `pip install 'pitwise[client]'`.
+
+    from pitwise.client import Client
+
+    with Client("http://127.0.0.1:8600") as client:
+        for forecast in client.predict(["AAPL", "MSFT"]).forecasts:
+            print(forecast.symbol, forecast.for_session, forecast.price)
+"""
+
+from pitwise.client.answers import (
+    BarOutcome,
+    BarsTaken,
+    Features,
+    Forecast,
+    Forecasts,
+    Model,
+    PastForecast,
+    PastForecasts,
+    Readiness,
+    SymbolProblem,
+    Update,
+)
+from pitwise.client.client import Client
+from pitwise.client.errors import AnswerError, ClientError, ProblemError, UnreachableError
+
+__all__ = [
+    "AnswerError",
+    "BarOutcome",
+    "BarsTaken",
+    "Client",
+    "ClientError",
+    "Features",
+    "Forecast",
+    "Forecasts",
+    "Model",
+    "PastForecast",
+    "PastForecasts",
+    "ProblemError",
+    "Readiness",
+    "SymbolProblem",
+    "UnreachableError",
+    "Update",
+]
