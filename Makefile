@@ -11,7 +11,7 @@ DATA ?=
 NAME ?= $(SOURCE)
 TESTS ?=
 PYTEST := python -m pytest -n auto --maxprocesses 8 --dist worksteal
-EXTRAS := sources store registry models serving monitoring client dev
+EXTRAS := sources store registry evaluation models serving monitoring client dev
 
 .PHONY: run evening test test-fast lint docs wheel setup lock clean help
 

@@ -1,14 +1,18 @@
-"""What any model has to beat: forecasts that need no deep learning."""
+"""What any model has to beat: forecasts that need no deep learning.
+
+The functions are of one split. The classes are the same and more of them for a walk-forward, with one
+interface: `fit` on the rows of a fold's training dates, `predict` for the rows of its test dates.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from pitwise.features.indicators import BY_NAME
-from pitwise.features.scale_free import scale_free
+from pitwise.evaluation.ranking import BoostedTrees, Reversal, Ridge, TreesParams, tree_inputs
 from pitwise.stage import Params
 
 
@@ -50,21 +54,6 @@ def always_up(train_labels: np.ndarray, rows: int) -> Forecast:
     return Forecast(p_up=np.full(rows, share), up=np.full(rows, True))
 
 
-def tree_inputs(rows: pd.DataFrame, features: Sequence[str]) -> np.ndarray:
-    """The window's last session alone, free of price level; (n, n_features) float32.
-
-    Share counts have no meaning without the symbol's own level and are left out (volume_ratio carries
-    it). Prices are taken without their log: trees ask for the order of values alone.
-    """
-    columns = []
-    for name in features:
-        unit = BY_NAME[name].unit
-        if unit != "shares":
-            without_log = "price_change" if unit == "price" else unit
-            columns.append(scale_free(rows[name], without_log, rows["close"]))
-    return np.column_stack(columns).astype("float32")
-
-
 def gradient_boosting(
     train: pd.DataFrame, test: pd.DataFrame, features: Sequence[str], params: GradientBoostingParams
 ) -> Forecast:
@@ -85,3 +74,70 @@ def gradient_boosting(
     rises = list(classifier.classes_).index(True) if True in classifier.classes_ else None
     p_up = np.zeros(len(test)) if rises is None else classifier.predict_proba(x_test)[:, rises]
     return of_model(regressor.predict(x_test), p_up)
+
+
+class Baseline(Protocol):
+    """A forecast that is fitted on some rows and made for others."""
+
+    def fit(self, rows: pd.DataFrame) -> Self:
+        """Fit on the training rows: `event_timestamp`, `label` and the features of each window's last
+        session, as it was served.
+
+        Raises:
+            DataError: too few sessions.
+        """
+
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """`score`, `log_return` and `p_up` of each row, NaN for what is not forecast.
+
+        A score compares the symbols of one session; all its rows are needed together.
+        """
+
+
+def _forecasts(rows: pd.DataFrame, forecast: Forecast) -> pd.DataFrame:
+    parts = {"score": 0.0, "log_return": forecast.log_return, "p_up": forecast.p_up}
+    return pd.DataFrame(parts, index=rows.index).astype(float)
+
+
+class Persistence:
+    """See `persistence`."""
+
+    def fit(self, rows: pd.DataFrame) -> Self:
+        return self
+
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return _forecasts(rows, persistence(len(rows)))
+
+
+class Drift:
+    """See `drift`."""
+
+    def fit(self, rows: pd.DataFrame) -> Self:
+        self._labels = rows["label"].to_numpy()
+        return self
+
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return _forecasts(rows, drift(self._labels, len(rows)))
+
+
+class AlwaysUp:
+    """See `always_up`."""
+
+    def fit(self, rows: pd.DataFrame) -> Self:
+        self._labels = rows["label"].to_numpy()
+        return self
+
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return _forecasts(rows, always_up(self._labels, len(rows)))
+
+
+def baselines(horizon: int, trees: TreesParams) -> dict[str, Baseline]:
+    """Every baseline by its name in the tables, not yet fitted."""
+    return {
+        "persistence": Persistence(),
+        "drift": Drift(),
+        "always_up": AlwaysUp(),
+        "reversal": Reversal(),
+        "ridge": Ridge(horizon),
+        "gradient_boosting": BoostedTrees(horizon, trees),
+    }

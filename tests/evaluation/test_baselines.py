@@ -5,6 +5,7 @@ from support import small_runs as small
 
 from pitwise.evaluation import baselines
 from pitwise.evaluation.baselines import GradientBoostingParams
+from pitwise.evaluation.ranking import TreesParams
 from training.select import SelectParams
 
 TRAIN_LABELS = np.array([0.04, -0.02, 0.0, -0.01, 0.02])
@@ -49,21 +50,6 @@ def test_a_model_calls_the_likelier_direction():
     assert forecast.log_return.dtype == forecast.p_up.dtype == np.float64
 
 
-def test_the_last_session_enters_relative_to_its_close():
-    rows = pd.DataFrame(
-        {
-            "open": [50, 8],
-            "close": [100, 10],
-            "volume": [7, 7],
-            "price_change": [50, 2],
-            "rsi_14": [30, 60],
-        }
-    )
-    inputs = baselines.tree_inputs(rows, ["open", "close", "volume", "price_change", "rsi_14"])
-    np.testing.assert_allclose(inputs, [[0.5, 1, 0.5, 30], [0.8, 1, 0.2, 60]])
-    assert inputs.dtype == np.float32
-
-
 def test_trees_forecast_both_the_return_and_its_direction(rows):
     forecast = trees(rows)
     label = rows.loc[rows["split"] == "test", "label"].to_numpy()
@@ -99,3 +85,42 @@ def test_features_that_params_allow_are_enough_for_the_trees(rows, features):
     SelectParams(method="fixed", n=1, max_correlation=0.95, features=features)
     forecast = trees(rows, features)
     assert len(forecast.log_return) == (rows["split"] == "test").sum()
+
+
+# Baselines that are fitted on the rows of a fold
+
+SMALL_TREES = TreesParams(iterations=40, learning_rate=0.1, max_leaf_nodes=4, rows_per_leaf=20, l2=0)
+
+
+def test_every_baseline_has_its_name():
+    names = ["persistence", "drift", "always_up", "reversal", "ridge", "gradient_boosting"]
+    assert list(baselines.baselines(1, SMALL_TREES)) == names
+
+
+@pytest.mark.parametrize("name", ["persistence", "drift", "always_up"])
+def test_baselines_that_rank_nothing_say_what_the_functions_say(name, rows):
+    train, test = (rows[rows["split"] == part] for part in ("train", "test"))
+    found = baselines.baselines(1, SMALL_TREES)[name].fit(train).predict(test)
+    n, labels = len(test), train["label"].to_numpy()
+    expected = {
+        "persistence": baselines.persistence(n),
+        "drift": baselines.drift(labels, n),
+        "always_up": baselines.always_up(labels, n),
+    }[name]
+    assert (found["score"] == 0).all()
+    for part in ("log_return", "p_up"):
+        values = getattr(expected, part)
+        np.testing.assert_array_equal(found[part], np.full(n, np.nan) if values is None else values)
+
+
+@pytest.mark.parametrize("name", list(baselines.baselines(1, SMALL_TREES)))
+def test_a_forecast_has_the_rows_index_and_is_the_fits_alone(name, rows):
+    train, test = (rows[rows["split"] == part] for part in ("train", "test"))
+    turned = test.iloc[::-1].set_axis(range(1000, 1000 + len(test)))
+    blind = turned.assign(label=np.nan, next_close=np.nan)
+    seeing = baselines.baselines(1, SMALL_TREES)[name].fit(train)
+    found = seeing.predict(blind)
+    assert list(found) == ["score", "log_return", "p_up"]
+    assert found.index.tolist() == turned.index.tolist()
+    again = baselines.baselines(1, SMALL_TREES)[name].fit(train).predict(test)
+    pd.testing.assert_frame_equal(found.iloc[::-1].set_axis(test.index), again)

@@ -154,3 +154,81 @@ def test_the_interval_is_wider_when_stocks_move_together():
     width = (together[1] - together[0]) / (alone[1] - alone[0])
     # 25 stocks that move as one are worth one: the interval is 5 times as wide.
     assert width == pytest.approx(5, rel=0.25)
+
+
+def test_ranks_are_of_each_session_and_shared_by_equal_values():
+    values, sessions = np.array([3.0, 9, 1, 7, 3, 2]), np.array([1, 0, 1, 0, 1, 1])
+    assert metrics.ranks(values, sessions).tolist() == [3.5, 2, 1, 1, 3.5, 2]
+
+
+def test_ic_is_pearsons():
+    # x - 2 = (-1, 0, 1), y - 7/3 = (-4, -1, 5) / 3: 3 / sqrt(2 * 42 / 9).
+    found = metrics.ic(np.array([1.0, 2, 3]), np.array([1.0, 2, 4]), np.zeros(3))
+    assert found == pytest.approx([3 / math.sqrt(84 / 9)])
+
+
+def test_ic_is_nan_where_nothing_differs_though_the_mean_is_rounded():
+    scores, returns = np.full(3, 0.1), np.array([0.1, 0.2, 0.3])
+    assert np.full(3, 0.1).mean() != 0.1
+    assert np.isnan(metrics.ic(scores, returns, np.zeros(3))).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(*[st.floats(-5, 5, width=16)] * 2, st.integers(1, 3)), min_size=1, max_size=30)
+)
+def test_ic_is_numpys_correlation(rows):
+    scores, returns, sessions = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    expected = []
+    for session in np.unique(sessions):
+        x, y = scores[sessions == session], returns[sessions == session]
+        varied = np.ptp(x) > 0 and np.ptp(y) > 0
+        expected.append(np.corrcoef(x, y)[0, 1] if varied else math.nan)
+    np.testing.assert_allclose(metrics.ic(scores, returns, sessions), expected, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_session_with_an_unknown_score_or_return_has_no_correlation():
+    scores = np.array([1.0, 2, 3, 1, math.nan, 3, 1, 2, 3])
+    returns = np.array([0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.1, math.nan, 0.3])
+    sessions = np.repeat([0, 1, 2], 3)
+    for measure in (metrics.rank_ic, metrics.ic):
+        assert measure(scores, returns, sessions) == pytest.approx([1, math.nan, math.nan], nan_ok=True)
+
+
+def test_newey_west_by_hand():
+    # Mean 3, deviations (-2, 0, -1, 3): squares 14, products of neighbours -3. With lag 1 the weight is
+    # 1/2 and the variance 14/3 * (1 - 3/14) = 11/3, of the mean 11/12.
+    mean, t = metrics.mean_and_t(np.array([1.0, 3, 2, 6]), lag=1)
+    assert mean == 3
+    assert t == pytest.approx(3 / math.sqrt(11 / 12))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(-9, 9), min_size=2, max_size=25), st.integers(0, 30))
+def test_newey_west_is_the_double_sum_over_pairs(values, lag):
+    deviations = np.array(values) - np.mean(values)
+    n = len(values)
+    variance = sum(
+        max(0, 1 - abs(i - j) / (lag + 1)) * deviations[i] * deviations[j]
+        for i in range(n)
+        for j in range(n)
+    ) / (n * (n - 1))
+    _, t = metrics.mean_and_t(np.array(values, dtype=float), lag)
+    if variance > 1e-9:
+        assert t == pytest.approx(np.mean(values) / math.sqrt(variance), rel=1e-6)
+    else:
+        assert t is None or abs(np.mean(values) / t) < 1e-4
+
+
+def test_overlapping_returns_get_a_smaller_t():
+    shocks = np.random.default_rng(3).normal(0.05, 1, 4004)
+    overlapping = np.convolve(shocks, np.ones(5), "valid")
+    plain, corrected = (metrics.mean_and_t(overlapping, lag)[1] for lag in (0, 4))
+    # Triangular autocorrelation 1 - l/5 under weights 1 - l/5: 1 + 2 (16 + 9 + 4 + 1) / 25 = 3.4.
+    assert plain / corrected == pytest.approx(math.sqrt(3.4), rel=0.05)
+
+
+def test_interval_coverage_counts_the_ends():
+    low, high = np.array([0.0, 0, 0, 0]), np.array([1.0, 1, 1, 1])
+    assert metrics.interval_coverage(low, high, np.array([0.0, 1, 0.5, 1.1])) == 0.75
