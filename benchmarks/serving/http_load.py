@@ -1,150 +1,127 @@
 """`pitwise serve` under load on loopback, beside Feast's own server, which only looks up.
 
-`python -m benchmarks.serving.http_load runs/csv` works on a copy of the finished run. Open loop:
-requests leave on schedule whatever the answers, and latency counts from the scheduled time, so waiting
-counts. Closed loop: every connection sends its next request when the last one is answered. The client
-is a process of its own.
+`python -m benchmarks.serving.http_load runs/csv --workers 2` works on a copy of the finished run. Open
+loop: requests leave on schedule whatever the answers, and latency counts from the scheduled time, so
+waiting counts; large and small requests at once too. Closed loop: every connection sends its next
+request when the last one is answered. The client is a process of its own on the same machine,
+`benchmarks.serving.http_client`.
 """
 
 import argparse
-import asyncio
 import tempfile
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import NamedTuple
 
-import aiohttp
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
+import psutil
 
+from benchmarks.serving.http_client import Load, Measured, closed_loop, open_loop, prepared
 from benchmarks.serving.lookup import PEER_VIEW, champion_windows, stock_store
 from benchmarks.serving.service import Process, copied_run, feast_serve, pitwise_serve
 from pitwise.stage import run_stage
 from pitwise.workspace import Workspace
 
-LOADS = ((1, 50), (500, 5))
+ALONE = ((1, 50), (1, 500), (500, 5))
 """Symbols a request, requests a second."""
-SECONDS = 60
+TOGETHER = ((1, 50), (500, 5))
+"""As ALONE, at the same time."""
+SUSTAINED = ((1, (1, 4, 16)), (500, (1, 4)))
+"""Symbols a request, and how many connections."""
 WARM_UP_SECONDS = 3
-CONNECTIONS = (1, 2, 4, 8)
-CLOSED_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Target:
+    """A server, and how it is asked for some symbols."""
+
     name: str
     server: Process
     path: str
-    features: Sequence[str]
+    features: Sequence[str] = ()
     """Of Feast's server: what to look up; empty for ours."""
 
-    def body(self, symbols: Sequence[str]) -> dict[str, Any]:
-        if self.features:
-            return {"features": self.features, "entities": {"symbol": symbols}}
-        return {"symbols": symbols}
+    def request(self, symbols: Sequence[str]) -> bytes:
+        body = {"features": self.features, "entities": {"symbol": symbols}}
+        return prepared(self.server.url + self.path, body if self.features else {"symbols": symbols})
 
 
-async def _send(session: aiohttp.ClientSession, url: str, body: dict) -> int:
-    """1 for an answer that is not 200, or for none."""
-    try:
-        async with session.post(url, json=body) as answer:
-            await answer.read()
-            return int(answer.status != 200)
-    except aiohttp.ClientError:
-        return 1
+class Sustained(NamedTuple):
+    rate: float
+    """Requests a second."""
+    busy: float
+    """Seconds of processor time of the server's processes."""
+    measured: Measured
 
 
-async def _open_loop(url: str, body: dict, rate: float, seconds: float) -> tuple[list[float], int]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        start = perf_counter()
+class Client:
+    """The client's process."""
 
-        async def one(due: float) -> tuple[float, int]:
-            failed = await _send(session, url, body)
-            return 1e3 * (perf_counter() - due), failed
+    def __init__(self, pool: ProcessPoolExecutor, seconds: float):
+        self._pool, self._seconds = pool, seconds
 
-        sent = []
-        for due in start + np.arange(0, seconds, 1 / rate):
-            await asyncio.sleep(max(due - perf_counter(), 0))
-            sent.append(asyncio.create_task(one(due)))
-        answers = await asyncio.gather(*sent)
-    return [taken for taken, _ in answers], sum(failed for _, failed in answers)
+    def on_schedule(
+        self, target: Target, symbols: Sequence[str], loads: Sequence[tuple[int, float]]
+    ) -> list[Measured]:
+        """Loads at once, each of a number of symbols and requests a second."""
+        sent = [Load(target.request(symbols[:batch]), rate) for batch, rate in loads]
+        self._pool.submit(open_loop, target.server.url, sent, WARM_UP_SECONDS).result()
+        return self._pool.submit(open_loop, target.server.url, sent, self._seconds).result()
 
-
-async def _closed_loop(url: str, body: dict, connections: int, seconds: float) -> tuple[int, int]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        end = perf_counter() + seconds
-
-        async def one() -> tuple[int, int]:
-            answered = failed = 0
-            while perf_counter() < end:
-                failed += await _send(session, url, body)
-                answered += 1
-            return answered, failed
-
-        answers = await asyncio.gather(*(one() for _ in range(connections)))
-    return sum(answered for answered, _ in answers), sum(failed for _, failed in answers)
+    def sustained(self, target: Target, requests: Sequence[bytes], connections: int) -> "Sustained":
+        """As much as the server answers on so many connections."""
+        args = (target.server.url, requests, connections)
+        self._pool.submit(closed_loop, *args, WARM_UP_SECONDS).result()
+        process = psutil.Process(target.server.pid)
+        before = busy_seconds(process)
+        measured = self._pool.submit(closed_loop, *args, self._seconds).result()
+        busy = busy_seconds(process) - before
+        return Sustained(len(measured.milliseconds) / self._seconds, busy, measured)
 
 
-def open_loop(url: str, body: dict, rate: float, seconds: float) -> tuple[list[float], int]:
-    """Milliseconds from when each request was due to its answer, and how many failed."""
-    asyncio.run(_open_loop(url, body, rate, WARM_UP_SECONDS))
-    return asyncio.run(_open_loop(url, body, rate, seconds))
+def times(measured: Measured) -> str:
+    """p50, p90, p99 and the largest, in cells of a table, and how many failed."""
+    of = np.percentile(measured.milliseconds, [50, 90, 99, 100])
+    return " | ".join([*(f"{ms:.1f}" for ms in of), str(measured.failed)])
 
 
-def closed_loop(url: str, body: dict, connections: int, seconds: float) -> tuple[int, int]:
-    """How many requests were answered, and how many of these failed."""
-    return asyncio.run(_closed_loop(url, body, connections, seconds))
+def busy_seconds(process: psutil.Process) -> float:
+    """Processor time of a process and its children so far."""
+    family = [process, *process.children(recursive=True)]
+    return sum(sum(one.cpu_times()[:2]) for one in family)
 
 
-def steps(url: str) -> dict[str, tuple[float, float]]:
-    """Seconds and observations of each step, of the histogram that has a label `step`."""
-    with urllib.request.urlopen(f"{url}/metrics") as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
-    found = {
-        (sample.labels["step"], sample.name.rpartition("_")[2]): sample.value
-        for family in families
-        for sample in family.samples
-        if "step" in sample.labels and sample.name.endswith(("_sum", "_count"))
-    }
-    return {step: (found[step, "sum"], found[step, "count"]) for step, _ in found}
-
-
-def measure(targets: Sequence[Target], symbols: Sequence[str], client: ProcessPoolExecutor) -> None:
+def measure(targets: Sequence[Target], symbols: Sequence[str], client: Client) -> None:
     print("| server | symbols | requests/s | p50 ms | p90 ms | p99 ms | max ms | failed |")
     print("|---|---|---|---|---|---|---|---|")
-    spent = []
-    for batch, rate in LOADS:
+    for loads in (*((load,) for load in ALONE), TOGETHER):
         for target in targets:
-            url, body = target.server.url + target.path, target.body(symbols[:batch])
-            before = {} if target.features else steps(target.server.url)
-            taken, failed = client.submit(open_loop, url, body, rate, SECONDS).result()
-            times = " | ".join(f"{ms:.1f}" for ms in np.percentile(taken, [50, 90, 99, 100]))
-            print(f"| {target.name} | {batch} | {rate} | {times} | {failed} |", flush=True)
-            after = {} if target.features else steps(target.server.url)
-            for step, (seconds, count) in after.items():
-                old_seconds, old_count = before.get(step, (0.0, 0.0))
-                if count > old_count:
-                    mean = 1e3 * (seconds - old_seconds) / (count - old_count)
-                    spent.append(f"| {step} | {batch} | {mean:.2f} |")
-    print("\n| step of ours | symbols | mean ms |\n|---|---|---|", *spent, sep="\n")
+            if target.features and loads not in (((1, 50),), ((500, 5),)):
+                continue  # it falls behind
+            for (batch, rate), measured in zip(
+                loads, client.on_schedule(target, symbols, loads), strict=True
+            ):
+                beside = ", together" if len(loads) > 1 else ""
+                print(f"| {target.name}{beside} | {batch} | {rate} | {times(measured)} |", flush=True)
 
-    print("\n| server | symbols | connections | requests/s | predictions/s | failed |")
-    print("|---|---|---|---|---|---|")
-    for batch, _ in LOADS:
-        for connections in CONNECTIONS:
+    head = ["server", "symbols", "connections", "requests/s", "predictions/s", "processor ms a request"]
+    head += ["p50 ms", "p90 ms", "p99 ms", "max ms", "failed"]
+    print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for batch, connections in SUSTAINED:
+        for n in connections:
             for target in targets:
-                url, body = target.server.url + target.path, target.body(symbols[:batch])
-                load = (url, body, connections, CLOSED_SECONDS)
-                answered, failed = client.submit(closed_loop, *load).result()
-                rate = answered / CLOSED_SECONDS
+                # Many different ones: an answer that is kept for one symbol would flatter.
+                starts = range(0, len(symbols) - batch + 1, batch)
+                requests = [target.request(symbols[start : start + batch]) for start in starts]
+                sustained = client.sustained(target, requests, n)
+                answered = len(sustained.measured.milliseconds)
                 print(
-                    f"| {target.name} | {batch} | {connections} | {rate:,.0f} | {rate * batch:,.0f} "
-                    f"| {failed} |",
+                    f"| {target.name} | {batch} | {n} | {sustained.rate:,.0f} "
+                    f"| {sustained.rate * batch:,.0f} | {1e3 * sustained.busy / answered:.2f} "
+                    f"| {times(sustained.measured)} |",
                     flush=True,
                 )
 
@@ -152,23 +129,30 @@ def measure(targets: Sequence[Target], symbols: Sequence[str], client: ProcessPo
 def main(project: Workspace) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workspace", type=Path, nargs="?", default=Path("runs/csv"))
-    run = Workspace(project.path(parser.parse_args().workspace))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=30, help="of each measurement")
+    parser.add_argument("--without-peer", action="store_true", help="without Feast's own server")
+    options = parser.parse_args()
+    run = Workspace(project.path(options.workspace))
     with (
         tempfile.TemporaryDirectory() as name,
-        ProcessPoolExecutor(1, get_context("spawn")) as client,
+        ProcessPoolExecutor(1, get_context("spawn")) as pool,
     ):
-        ours, stock = copied_run(run, Path(name) / "ours"), Path(name) / "stock"
+        ours, stock = copied_run(run, Path(name) / "ours", workers=options.workers), Path(name) / "stock"
         predictor, windows = champion_windows(ours)
         features = list(predictor.model.features)
-        stock.mkdir()
-        stock_store(stock, features, windows)
-        with pitwise_serve(ours) as service, feast_serve(stock) as peer:
-            refs = [f"{PEER_VIEW}:{name}" for name in features]
-            targets = (
-                Target("pitwise serve, forecasts", service, "/v1/predict", ()),
-                Target("feast serve, lookup only", peer, "/get-online-features", refs),
-            )
-            measure(targets, windows.symbols, client)
+        with pitwise_serve(ours) as service:
+            targets = [Target("pitwise serve, forecasts", service, "/v1/predict")]
+            client = Client(pool, options.seconds)
+            if options.without_peer:
+                measure(targets, windows.symbols, client)
+                return
+            stock.mkdir()
+            stock_store(stock, features, windows)
+            with feast_serve(stock) as peer:
+                refs = [f"{PEER_VIEW}:{name}" for name in features]
+                targets.append(Target("feast serve, lookup only", peer, "/get-online-features", refs))
+                measure(targets, windows.symbols, client)
 
 
 if __name__ == "__main__":

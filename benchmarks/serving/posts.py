@@ -1,4 +1,4 @@
-"""The live bars of the soak: in pieces, repeated, late, corrected, broken."""
+"""The live bars of the soak: in pieces, repeated, late, corrected, set aside, withdrawn, broken."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -9,12 +9,15 @@ import pandas as pd
 from feature_repo import publish
 from pitwise.bars import __main__ as bar_stage
 from pitwise.bars.landing import Landing, first_to_last, land, landing_files, landings
-from pitwise.bars.schema import COLUMNS
+from pitwise.bars.schema import COLUMNS, NUMBERS, PRICES
 from pitwise.bars.versions import bar_versions, known_bars
 from pitwise.cleaning import __main__ as cleaning
 from pitwise.features import __main__ as features
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace
+
+TAKEN = {"new", "late", "quarantined"}
+CORRECTED = {"corrected", "quarantined"}
 
 
 @dataclass
@@ -23,8 +26,24 @@ class Post:
 
     bars: pd.DataFrame
     may_be: list[set[str]]
-    applied: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """Those that were not refused."""
+    withdrawn: bool = False
+    """Whether the bar, it is one alone, is to be withdrawn."""
+    outcomes: list[str] = field(default_factory=list)
+    """What became of each, once the post is acknowledged."""
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """What the service was told and has not refused, as of `Landing.rows`."""
+        kept = [outcome != "refused" for outcome in self.outcomes]
+        rows = self.bars[kept].assign(withdrawn=self.withdrawn)
+        if self.withdrawn:
+            rows[NUMBERS] = np.nan
+        return rows
+
+    @property
+    def is_news(self) -> list[bool]:
+        """Of each of `rows`, whether it was not held before."""
+        return [outcome != "repeated" for outcome in self.outcomes if outcome != "refused"]
 
 
 def cut(workspace: Workspace, sessions: int) -> tuple[pd.DataFrame, list[Landing]]:
@@ -65,26 +84,35 @@ def script(live: pd.DataFrame, rng: np.random.Generator) -> Iterator[Post]:
     Args:
         live: bars sorted by date.
     """
-    held_back = live.iloc[:0]
+    held_back, scaled = live.iloc[:0], live.iloc[:0]
     for _, session in live.groupby("date"):
         session = session.sample(frac=1, random_state=rng)
         late = session.iloc[: 1 + len(session) // 100]
         bars = session.iloc[len(late) :]
+        some = [bars.iloc[[i % len(bars)]] for i in range(4)]
         for piece in np.array_split(np.arange(len(bars)), min(3, len(bars))):
-            yield _post(bars.iloc[piece], {"new", "late", "quarantined"})
+            yield _post(bars.iloc[piece], TAKEN)
         yield _post(bars.iloc[:3], {"repeated"})
         if len(held_back):
-            yield _post(held_back, {"new", "late", "quarantined"})  # by whether its session is sealed
-        wrong = bars.iloc[[0]].assign(close=bars["close"].iloc[0] * rng.uniform(0.99, 1.01))
+            yield _post(held_back, TAKEN)  # by whether its session is sealed
+        wrong = some[0].assign(close=some[0]["close"].iloc[0] * rng.uniform(0.99, 1.01))
         wrong["high"] = wrong[["high", "close"]].max(axis=1)
         wrong["low"] = wrong[["low", "close"]].min(axis=1)
-        yield _post(wrong, {"corrected", "quarantined"})
-        broken = bars.iloc[[0]].assign(low=bars["high"].iloc[0] + 1)
-        stranger = bars.iloc[[0]].assign(symbol="NOSUCH")
+        yield _post(wrong, CORRECTED)
+        broken = some[0].assign(low=some[0]["high"].iloc[0] + 1)
+        stranger = some[0].assign(symbol="NOSUCH")
         yield _post(
             pd.concat([broken, stranger, bars.iloc[[-1]]]), {"refused"}, {"refused"}, {"repeated"}
         )
-        yield _post(bars.iloc[[0]], {"corrected", "repeated", "quarantined"})
+        yield _post(some[0], CORRECTED | {"repeated"})
+        yield _post(some[1].assign(volume=0.0), CORRECTED)  # nobody traded it: set aside
+        yield Post(some[2], [{"withdrawn"}], withdrawn=True)
+        yield _post(some[1], CORRECTED)
+        yield _post(some[2], TAKEN)
+        if len(scaled):
+            yield _post(scaled, CORRECTED)  # what was ten times as high, put right
+        scaled = some[3]
+        yield _post(scaled.assign(**{name: 10 * scaled[name] for name in PRICES}), CORRECTED)
         held_back = late
 
 

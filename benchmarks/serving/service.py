@@ -1,5 +1,6 @@
 """A service in a copy of a finished run, so that what is measured leaves the run as it was."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,21 +9,27 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import psutil
 import yaml
 
 from pitwise.workspace import Workspace
+from serving.processes.places import pids_file
 
 PROJECT = Workspace(Path(__file__).resolve().parents[2])
-READY_SECONDS = 60
+READY_SECONDS = 180
 
 
-def copied_run(run: Workspace, folder: Path) -> Workspace:
+def copied_run(run: Workspace, folder: Path, **serve: Any) -> Workspace:
     """What serving needs of a run, in `folder`, with windows in SQLite and limits that do not bite.
 
     The registry's models stay where they are; aliases are the copy's own.
+
+    Args:
+        serve: of section `serve` of the copy's params, such as `workers`.
     """
     copy = Workspace(folder)
     copy.feast_repo.mkdir(parents=True)
@@ -31,10 +38,10 @@ def copied_run(run: Workspace, folder: Path) -> Workspace:
         shutil.copytree(run.root / "data" / part, folder / "data" / part)
     shutil.copy2(run.root / "mlflow.db", folder)
     params = yaml.safe_load(run.params.read_text())
-    serve = yaml.safe_load(PROJECT.params.read_text())["serve"]
-    params["serve"] = serve | {"requests_per_minute": 10_000_000}
+    defaults = yaml.safe_load(PROJECT.params.read_text())
+    params["serve"] = defaults["serve"] | {"requests_per_minute": 10_000_000} | serve
     params["registry"]["tracking_uri"] = "sqlite:///mlflow.db"
-    params["predict"]["log_url"] = "sqlite:///data/predictions/log.db"
+    params["predict"] = defaults["predict"] | {"log_url": "sqlite:///data/predictions/log.db"}
     copy.params.write_text(yaml.safe_dump(params))
     return copy
 
@@ -48,10 +55,12 @@ def free_port() -> int:
 class Process:
     """A server on loopback that can be killed and started again on its port."""
 
-    def __init__(self, folder: Path, command: Sequence[str], port: int, ready: str):
+    def __init__(
+        self, folder: Path, command: Sequence[str], port: int, ready: str, pids: Path | None = None
+    ):
         self.folder, self.command = folder, command
         self.url = f"http://127.0.0.1:{port}"
-        self._ready = self.url + ready
+        self._ready, self._pids = self.url + ready, pids
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> "Process":
@@ -60,6 +69,11 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.stop(signal.SIGTERM)
+
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
 
     @property
     def output(self) -> Path:
@@ -85,10 +99,19 @@ class Process:
             time.sleep(0.02)
         return time.perf_counter() - started
 
+    def roles(self) -> dict[str, psutil.Process]:
+        """The processes of `pitwise serve` by what they do: `supervisor`, `writer`, `reader-0`, ..."""
+        assert self._pids
+        pids = json.loads(self._pids.read_text())
+        return {role: psutil.Process(pid) for role, pid in pids.items() if psutil.pid_exists(pid)}
+
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(self._ready, timeout=5) as answer:
-                return answer.status == 200
+                is_ready = answer.status == 200
+            # The file of a service that was killed may still be there.
+            noted = json.loads(self._pids.read_text())["supervisor"] if self._pids else self.pid
+            return is_ready and noted == self.pid
         except OSError:  # not listening yet, or 503
             return False
 
@@ -103,10 +126,16 @@ class Process:
             return self._process.wait()
 
 
+def outliving(processes: Mapping[str, psutil.Process], seconds: float) -> list[str]:
+    """Of processes by role those that have not ended within some seconds."""
+    psutil.wait_procs(list(processes.values()), timeout=seconds)
+    return [role for role, process in processes.items() if process.is_running()]
+
+
 def pitwise_serve(workspace: Workspace) -> Process:
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "pitwise.cli", "serve", "--port", str(port)]
-    return Process(workspace.root, command, port, "/readyz")
+    return Process(workspace.root, command, port, "/readyz", pids_file(workspace))
 
 
 def feast_serve(folder: Path) -> Process:

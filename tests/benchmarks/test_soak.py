@@ -33,9 +33,12 @@ def run(tmp_path_factory) -> Workspace:
 
 
 def test_no_answer_of_a_service_under_mixed_load_is_wrong(run, tmp_path):
-    figures = soak.soak(run, tmp_path / "soak", seconds=18, sessions=3)
+    figures = soak.soak(
+        run, tmp_path / "soak", seconds=45, sessions=4, without=["writer hangs", "kill reader-1"]
+    )
     assert figures["wrong"] == []
-    happened = ["forecasts_checked", "features_checked", "swaps", "restarts"]
+    happened = ["forecasts_checked", "features_checked", "past_forecasts_checked", "requests_logged"]
+    happened += ["swaps", "kill reader-0", "kill writer", "kill supervisor", "streamed forecasts"]
     happened += ["bars new", "bars repeated"]
     assert [name for name in happened if not figures.get(name)] == []
     # Which of these come is for the draw, and for how far a slow machine gets.
