@@ -21,7 +21,7 @@ from pitwise.pipeline import PipelineError, run_pipeline
 from pitwise.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVING = ("predict", "serve", "replay", "update", "evening", "upgrade", "model", "key", "bars")
+SERVING = ("predict", "serve", "replay", "update", "evening", "upgrade", "model", "key", "bars", "log")
 """The commands of the room `serving`."""
 PRICES = "symbol,date,open,high,low,close,volume\nAAPL,2014-01-02,10,12,9,11,100\n"
 

@@ -1,6 +1,5 @@
 """The service's metrics, for Prometheus: of all processes together, whichever is asked."""
 
-import os
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -12,6 +11,7 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     generate_latest,
+    values,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -19,8 +19,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from pitwise.errors import StoreError
 from serving.http.service import Service
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that has the processes of one service count together: in the folder that it names."""
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -31,7 +29,8 @@ class Metrics:
     """Described from the moment that the app has built it."""
 
     def __init__(self) -> None:
-        self._together = FOLDER in os.environ
+        # As it was when the client was imported: the supervisor names a folder to its processes.
+        self._together = values.ValueClass is not values.MutexValue
         self._own = CollectorRegistry()
         if not self._together:
             ProcessCollector(registry=self._own)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from datetime import date
 from pathlib import Path
 
@@ -253,7 +254,7 @@ def test_a_running_service_puts_a_delivery_online_itself(on_wednesday, calm):
     for _ in range(600):
         if service.newest == np.datetime64("2014-07-02T20:00:00"):
             break
-        service._stop.wait(0.1)
+        time.sleep(0.1)
     service.close()
     assert online(on_wednesday, SYMBOLS)[0] == [WEDNESDAY_S_CLOSE] * 4
 
