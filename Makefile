@@ -13,7 +13,7 @@ TESTS ?=
 PYTEST := python -m pytest -n auto --maxprocesses 8 --dist worksteal
 EXTRAS := sources store registry evaluation models serving monitoring client dev
 
-.PHONY: run evening test test-fast lint docs wheel setup lock clean help
+.PHONY: run walk-forward evening test test-fast lint docs wheel setup lock clean help
 
 run: setup ## the whole pipeline on real prices that ship in a package; SOURCE=csv DATA=my_prices/ on your own, in runs/csv (NAME=x: runs/x)
 ifeq ($(SOURCE),sample)
@@ -21,6 +21,9 @@ ifeq ($(SOURCE),sample)
 else
 	@pitwise run --source "$(SOURCE)" --name "$(NAME)" $(if $(DATA),--data "$(DATA)")
 endif
+
+walk-forward: setup ## every model and baseline, refitted on an expanding window; an hour on two cores
+	dvc repro walk_forward/dvc.yaml
 
 evening: setup ## what is due after the close: fetch, update, forecast, reports/tonight.html
 	@pitwise evening

@@ -19,6 +19,7 @@ from pitwise.workspace import Workspace, replacing
 CODE = Path(__file__).absolute().parent.parent
 """Where the packages lie: a checkout, or the environment's site-packages."""
 PACKAGES = ("pitwise", "feature_repo", "training", "serving", "monitoring")
+PIPELINES = ("dvc.yaml", "walk_forward/dvc.yaml")
 LOCKS = "locks"
 ITEM = re.compile(r"(?P<dash> +- )(?P<path>[\w./-]+)")
 MARK = "# Made by `pitwise init`"
@@ -76,8 +77,8 @@ def new_workspace(folder: str | Path) -> Workspace:
                 f"{root}: holds files that `pitwise init` did not make ({', '.join(names[:3])}, ...). "
                 "Name a new or empty folder."
             )
-    with replacing(root / "dvc.yaml") as temporary:
-        temporary.write_text(pipeline(template() / "dvc.yaml"))
+    for name in PIPELINES:
+        _write(pipeline(template() / name), root / name)
     for name in OWN:
         _copy(template() / name, root / name)
     for name in STORE:

@@ -49,6 +49,7 @@ def test_a_workspace_has_settings_and_no_code(made):
         "params.yaml",
         "prices/.gitignore",
         "prices/README.md",
+        "walk_forward/dvc.yaml",
     ]
 
 
@@ -301,5 +302,5 @@ def test_the_wheel_has_every_file_that_a_workspace_is_made_of():
 
     named = runpy.run_path(str(ROOT / "hatch_build.py"))["TEMPLATE"]
     assert all((ROOT / name).exists() for name in named)
-    needed = {*init.OWN, "dvc.yaml", "locks"}
+    needed = {*init.OWN, *init.PIPELINES, "locks"}
     assert needed == set(named)

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from pydantic import AwareDatetime, Field
 
 from feature_repo.store import open_store
-from pitwise.bars.calendar import session_days, session_number
 from pitwise.errors import DataError, StoreError
+from pitwise.evaluation.labels import LabelParams, labels
 from pitwise.evaluation.splits import Split, split_sessions
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import CREATED, KEYS, known
@@ -35,28 +35,6 @@ class DatasetParams(Params):
     """Knowledge cutoff: the set as it could be made at this instant; None for all that is known."""
     view: Literal["as_served", "corrected"] = "as_served"
     """Windows of what was known at their own time, or of the newest versions."""
-
-
-def labels(daily: pd.DataFrame) -> pd.DataFrame:
-    """Next session's close and log return of each bar.
-
-    A label exists only if the symbol traded on the exchange's very next session, in the same segment:
-    across a halt, a quarantined day or a spin-off there is no one-session return to learn.
-
-    Args:
-        daily: `symbol`, `event_timestamp`, `close`, `price_factor`, `segment`, sorted by symbol and
-            event_timestamp.
-
-    Returns:
-        row for row: `next_close`, on the share basis of the row's own session, and `label` (log
-        return), NaN where there is none.
-    """
-    session = pd.Series(session_number(session_days(daily["event_timestamp"])), index=daily.index)
-    joined = [daily["symbol"], daily["segment"]]
-    adjacent = session.groupby(joined).shift(-1) == session + 1
-    following = daily[["close", "price_factor"]].groupby(joined).shift(-1).where(adjacent)
-    next_close = following["close"] * (following["price_factor"] / daily["price_factor"])
-    return pd.DataFrame({"next_close": next_close, "label": np.log(next_close / daily["close"])})
 
 
 def open_as_known(workspace: Workspace, known_at: datetime | None) -> Any:
@@ -92,7 +70,7 @@ def point_in_time_rows(store: Any, spine: pd.DataFrame) -> pd.DataFrame:
     return rows[[*KEYS, *NAMES, *along]]
 
 
-def labelled(rows: pd.DataFrame, daily: pd.DataFrame, ends: np.ndarray) -> pd.DataFrame:
+def labelled(rows: pd.DataFrame, daily: pd.DataFrame, ends: np.ndarray, horizon: int) -> pd.DataFrame:
     """The labels of the rows, joined last of all.
 
     Args:
@@ -101,9 +79,9 @@ def labelled(rows: pd.DataFrame, daily: pd.DataFrame, ends: np.ndarray) -> pd.Da
         ends: (n,) bool, which rows end a window.
 
     Returns:
-        rows with `ends_window`, `next_close`, `label`.
+        rows with `ends_window`, `next_close`, `label`, `label_open`.
     """
-    answers = pd.concat([daily[KEYS], labels(daily)], axis=1)
+    answers = pd.concat([daily[KEYS], labels(daily, horizon)], axis=1)
     return rows.assign(**{ENDS: ends}).merge(answers, on=KEYS, validate="one_to_one")
 
 
@@ -113,7 +91,9 @@ def usable_sessions(rows: pd.DataFrame) -> pd.Series:
     return rows.loc[usable, "event_timestamp"].drop_duplicates()
 
 
-def build(rows: pd.DataFrame, daily: pd.DataFrame, params: DatasetParams, window: int) -> pd.DataFrame:
+def build(
+    rows: pd.DataFrame, daily: pd.DataFrame, params: DatasetParams, window: int, horizon: int = 1
+) -> pd.DataFrame:
     """The whole set in the view `corrected`, out of features that are all in memory.
 
     Args:
@@ -121,23 +101,29 @@ def build(rows: pd.DataFrame, daily: pd.DataFrame, params: DatasetParams, window
         daily: what the labels are made of, see `labels`.
 
     Returns:
-        rows with `ends_window`, `next_close`, `label`, `split` ('' for none).
+        rows with `ends_window`, `next_close`, `label`, `label_open`, `split` ('' for none).
 
     Raises:
         DataError: too little data for a window or a split.
     """
     ends = np.zeros(len(rows), dtype=bool)
     ends[window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), window)] = True
-    result = labelled(rows, daily, ends)
-    return _in_splits(result, _split(usable_sessions(result), params, window))
+    result = labelled(rows, daily, ends, horizon)
+    return _in_splits(result, _split(usable_sessions(result), params, window, horizon))
 
 
-def _split(sessions: pd.Series, params: DatasetParams, window: int) -> Split:
+def _split(sessions: pd.Series, params: DatasetParams, window: int, horizon: int) -> Split:
     if sessions.empty:
-        raise DataError(f"publish.window: no symbol has {window} complete sessions and one after them.")
+        raise DataError(
+            f"publish.window: no symbol has {window} complete sessions and {horizon} after them."
+        )
     in_order = pd.DatetimeIndex(sessions.unique()).sort_values()
     return split_sessions(
-        in_order, params.validation_fraction, params.test_fraction, params.embargo_sessions
+        in_order,
+        params.validation_fraction,
+        params.test_fraction,
+        params.embargo_sessions,
+        horizon,
     )
 
 
@@ -147,7 +133,7 @@ def _in_splits(rows: pd.DataFrame, split: Split) -> pd.DataFrame:
 
 
 def groups(
-    workspace: Workspace, params: DatasetParams, window: int
+    workspace: Workspace, params: DatasetParams, window: int, horizon: int
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """The set of some symbols at a time, without the split, and their rows as served."""
     store = open_as_known(workspace, params.known_at)
@@ -166,24 +152,25 @@ def groups(
         else:
             ends, served = as_served(daily, seals[:0], window)
         rows = point_in_time_rows(store, daily[[*KEYS, *FACTORS]])
-        answers = daily[[*KEYS, "close", "price_factor", "segment"]]
-        yield labelled(rows, answers, ends), served
+        answers = daily[[*KEYS, "open", "close", "price_factor", "segment"]]
+        yield labelled(rows, answers, ends, horizon), served
 
 
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "dataset", DatasetParams)
+    horizon = load_params(workspace, "label", LabelParams).horizon
     window = read_json(workspace.published)["window"]
     parts: list[pa.Table] = []  # as Arrow keeps them, which is half of what pandas would take
     served, sessions = [], []
-    for rows, overlay in groups(workspace, params, window):
+    for rows, overlay in groups(workspace, params, window, horizon):
         parts.append(pa.Table.from_pandas(rows, preserve_index=False))
         served.append(overlay)
         sessions.append(usable_sessions(rows))
     if not parts:
         raise DataError(f"dataset.known_at: no bar was known at {params.known_at}. Use a later instant.")
-    split = _split(pd.concat(sessions), params, window)
+    split = _split(pd.concat(sessions), params, window, horizon)
     write_parquet(pd.concat(served, ignore_index=True), workspace.served_rows)
-    report = {"window": window, "splits": _write_rows(parts, split, workspace)}
+    report = {"window": window, "horizon": horizon, "splits": _write_rows(parts, split, workspace)}
     write_json(report, workspace.dataset_report)
     counts = ", ".join(f"{part['windows']:,} {name}" for name, part in report["splits"].items())
     print(f"windows of {window} sessions: {counts}")

@@ -5,6 +5,7 @@ import pandas as pd
 from onnxruntime import InferenceSession
 from pydantic import Field
 
+from pitwise.errors import ParamsError
 from pitwise.evaluation import metrics
 from pitwise.evaluation.baselines import (
     Forecast,
@@ -89,7 +90,13 @@ def model_forecast(
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "evaluate", EvaluateParams)
     features = read_json(workspace.selection_report)["features"]
-    window = read_json(workspace.dataset_report)["window"]
+    dataset = read_json(workspace.dataset_report)
+    window = dataset["window"]
+    if dataset["horizon"] != 1:
+        raise ParamsError(
+            f"label.horizon: {dataset['horizon']} sessions. The gate, the service and the log "
+            "forecast the next one; `dvc repro walk_forward/dvc.yaml` measures others. Set it back to 1."
+        )
     columns = [*KEYS, *features, *FACTORS, ENDS, "split", "label", "next_close"]
     rows = read_parquet(workspace.dataset_rows, columns)
     served = read_parquet(workspace.served_rows)

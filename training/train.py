@@ -2,34 +2,64 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import KEYS
 from pitwise.features.served import ENDS, ServedWindows
-from pitwise.stage import load_params, run_stage
+from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json
 from training import KINDS
+
+if TYPE_CHECKING:
+    from training.models.fit import Fit, TrainParams
+    from training.models.windows import WindowDataset
 
 PARITY_WINDOWS = 512
 
 
-def main(workspace: Workspace, kind: str) -> None:
-    """Fit the model of one of `KINDS`."""
+def fitted(
+    kind: str,
+    features: Sequence[str],
+    body: Params,
+    params: "TrainParams",
+    train: "WindowDataset",
+    validation: "WindowDataset",
+    progress: bool = False,
+) -> "Fit":
+    """A new model of one of `KINDS`, fitted; the same seed gives the same weights on a CPU.
+
+    Args:
+        features: of the windows, in their order.
+        body: the kind's own section of `params.yaml`.
+    """
     import pytorch_lightning as pl
 
+    from training.models.fit import fit
+    from training.models.forecaster import Forecaster
+
+    pl.seed_everything(params.seed, verbose=False)
+    model = Forecaster(kind, features, train.length, body)
+    return fit(model, train, validation, params, progress)
+
+
+def main(workspace: Workspace, kind: str) -> None:
+    """Fit the model of one of `KINDS`."""
     from pitwise.registry.contract import open_onnx
     from training.models.export import export_onnx, parity
-    from training.models.fit import TrainParams, fit
-    from training.models.forecaster import BODIES, Forecaster
+    from training.models.fit import TrainParams
+    from training.models.forecaster import BODIES
     from training.models.windows import WindowDataset
 
     params = load_params(workspace, "train", TrainParams)
     body = load_params(workspace, kind, BODIES[kind][1])
     features = read_json(workspace.selection_report)["features"]
-    window = read_json(workspace.dataset_report)["window"]
+    dataset = read_json(workspace.dataset_report)
+    window = dataset["window"]
     columns = [*KEYS, *features, *FACTORS, ENDS, "split", "label"]
     rows = read_parquet(workspace.dataset_rows, columns)
     windows = ServedWindows(rows, read_parquet(workspace.served_rows), features)
@@ -40,9 +70,7 @@ def main(workspace: Workspace, kind: str) -> None:
         return WindowDataset(windows, labels, np.flatnonzero(rows["split"] == name), window)
 
     train, validation = part("train"), part("validation")
-    pl.seed_everything(params.seed, verbose=False)
-    model = Forecaster(kind, features, window, body)
-    result = fit(model, train, validation, params, progress=sys.stderr.isatty())
+    result = fitted(kind, features, body, params, train, validation, progress=sys.stderr.isatty())
 
     folder = workspace.models / kind
     path = folder / "model.onnx"
@@ -59,8 +87,9 @@ def main(workspace: Workspace, kind: str) -> None:
             "kind": kind,
             "features": features,
             "window": window,
+            "horizon": dataset["horizon"],
             "params": {**params.model_dump(), **body.model_dump()},
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": sum(p.numel() for p in result.model.parameters()),
             "train_windows": len(train),
             "validation_windows": len(validation),
             "train_first_session": f"{sessions['train'].min():%Y-%m-%d}",

@@ -7,8 +7,6 @@ import pandas as pd
 
 from pitwise.errors import DataError
 
-HORIZON = 1
-"""Sessions between a bar and its label: the label of a session is known at the close of the next."""
 NAMES = ("train", "validation", "test")
 
 
@@ -29,16 +27,21 @@ class Split:
 
 
 def split_sessions(
-    sessions: pd.DatetimeIndex, validation_fraction: float, test_fraction: float, embargo: int
+    sessions: pd.DatetimeIndex,
+    validation_fraction: float,
+    test_fraction: float,
+    embargo: int,
+    horizon: int,
 ) -> Split:
     """Cut the sessions into train, validation and test, in this order of time.
 
-    Before each cut, `HORIZON` sessions are purged (their labels are only known at or after the
+    Before each cut, `horizon` sessions are purged (their labels are only known at or after the
     cut) and `embargo` more are left out, so that nothing serially correlated leans over it.
     Source: López de Prado, Advances in Financial Machine Learning, chapter 7.
 
     Args:
         sessions: unique and sorted.
+        horizon: sessions that the labels look ahead.
 
     Raises:
         DataError: a part would be empty.
@@ -46,7 +49,7 @@ def split_sessions(
     n = len(sessions)
     test_at = n - round(n * test_fraction)
     validation_at = test_at - round(n * validation_fraction)
-    gap = HORIZON + embargo
+    gap = horizon + embargo
     split = Split(
         train=sessions[: max(validation_at - gap, 0)],
         validation=sessions[validation_at : max(test_at - gap, validation_at)],

@@ -12,11 +12,12 @@ from pitwise.bars.sources.csv_files import csv_bars
 from pitwise.cleaning.clean import CleanParams, clean
 from pitwise.cleaning.events import standing
 from pitwise.evaluation import metrics
+from pitwise.evaluation.labels import labels
 from pitwise.features.daily import daily_features
 from pitwise.features.indicators import NAMES
 from pitwise.features.windows import window_ends
 from pitwise.stage import load_params
-from training.dataset import DatasetParams, build, labels
+from training.dataset import DatasetParams, build
 
 MARKET = os.environ.get("PITWISE_SP500_CSV", "")
 pytestmark = [
@@ -130,7 +131,7 @@ def test_training_has_over_300_000_windows_and_none_crosses_a_symbol(rows):
 
 def test_a_label_is_the_next_sessions_return_or_nothing(cleaned):
     _, bars, _, _ = cleaned
-    answers = labels(daily_features(bars))
+    answers = labels(daily_features(bars), 1)
     apple = bars["symbol"] == "AAPL"
     closes = (bars["close"] * bars["price_factor"])[apple].to_numpy()
     returns = np.diff(np.log(closes))

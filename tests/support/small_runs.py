@@ -93,10 +93,10 @@ def market(symbols: int, sessions: int, seed: int, momentum: float = 0.0) -> pd.
     return bars.astype({"symbol": "string", "date": "datetime64[us]"})
 
 
-def dataset_rows(bars: pd.DataFrame, window: int = WINDOW) -> pd.DataFrame:
+def dataset_rows(bars: pd.DataFrame, window: int = WINDOW, horizon: int = 1) -> pd.DataFrame:
     """What stage `dataset` makes of the bars, without a feature store between."""
     daily = daily_features(bars)
-    return build(daily.drop(columns="segment"), daily, DatasetParams(**SPLIT), window)
+    return build(daily.drop(columns="segment"), daily, DatasetParams(**SPLIT), window, horizon)
 
 
 def windows_of(rows: pd.DataFrame, features: Sequence[str] = FEATURES) -> ServedWindows:
@@ -203,7 +203,7 @@ def make_workspace(folder: Path, bars: pd.DataFrame, **sections: dict) -> Worksp
     write_parquet(rows[:0].assign(begins=False), workspace.served_rows)
     write_parquet(sealed_at_their_close(bars), workspace.seals)
     write_json([], workspace.bar_landings)
-    write_json({"window": WINDOW}, workspace.dataset_report)
+    write_json({"window": WINDOW, "horizon": 1}, workspace.dataset_report)
     write_json({"features": list(FEATURES)}, workspace.selection_report)
     return workspace
 

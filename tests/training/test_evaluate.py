@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from support import small_runs as small
 
+from pitwise.errors import ParamsError
 from pitwise.evaluation import baselines
-from training.evaluate import measure
+from pitwise.workspace import write_json
+from training.evaluate import main, measure
 
 FIGURES = {
     "mape",
@@ -98,3 +100,11 @@ def test_drift_has_no_ranks_and_no_probability(answers):
     figures = figures_of(baselines.drift(np.array([0.01, 0.02]), 4), answers)
     none = {name for name, figure in figures.items() if figure is None}
     assert none == {"rank_ic_mean", "rank_ic_t", "brier"}
+
+
+def test_a_horizon_that_serving_does_not_know_is_refused(tmp_path):
+    workspace = small.new_workspace(tmp_path)
+    write_json({"features": list(small.FEATURES)}, workspace.selection_report)
+    write_json({"window": small.WINDOW, "horizon": 5}, workspace.dataset_report)
+    with pytest.raises(ParamsError, match=r"label\.horizon: 5 sessions.*walk_forward/dvc\.yaml"):
+        main(workspace)

@@ -1,0 +1,152 @@
+"""One fit of a walk-forward: a kind of model or baseline, fitted in one fold with one seed.
+
+Everything that is fitted sees the fold's training sessions alone: weights, scaling, calibration, the
+stopping of a fit, and which features a model gets.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pitwise.evaluation.baselines import TreesParams, baselines
+from pitwise.evaluation.sessions import PARTS
+from pitwise.evaluation.walk_forward import Fold
+from pitwise.features.daily import FACTORS
+from pitwise.features.history import KEYS
+from pitwise.features.indicators import NAMES
+from pitwise.features.served import ENDS, ServedWindows, last_sessions
+from pitwise.stage import Params, load_params
+from pitwise.workspace import Workspace, read_parquet
+from training.groups import symbol_filters
+from training.select import GROUP_ROWS, SelectParams, seen_in_training, select
+from training.train import fitted
+
+COLUMNS = [*KEYS, *NAMES, *FACTORS, ENDS, "label"]
+BATCH = 2048
+"""Windows in one forecast of a model."""
+
+
+class Recipe(NamedTuple):
+    """What a fit is made by, beside the fold and the seed; equal recipes give equal forecasts."""
+
+    kind: str
+    data: str
+    """Which data set; hashes of its files."""
+    window: int
+    horizon: int
+    embargo: int
+    validation_fraction: float
+    """Of a fold's training sessions, the last ones; the fit of a model ends by these."""
+    trees: TreesParams
+
+
+def forecast_fold(root: str, recipe: Recipe, fold: Fold, seed: int) -> pd.DataFrame:
+    """Fit a kind on the fold's training sessions and forecast its test sessions.
+
+    All that it needs it reads from the workspace, so that it may run in another process.
+
+    Args:
+        root: the workspace's folder.
+        seed: what draws weights, batches and columns; of no meaning to those that draw nothing.
+
+    Returns:
+        `symbol`, `event_timestamp`, `score`, `log_return`, `p_up` of every window with a label in the
+        test sessions; NaN for what is not forecast.
+
+    Raises:
+        DataError: too little to fit on.
+    """
+    workspace = Workspace(root)
+    trees = recipe.trees.model_copy(update={"seed": seed})
+    known = baselines(recipe.horizon, trees)
+    if recipe.kind not in known:
+        return _model_forecast(workspace, recipe, fold, seed)
+    rows = _last_sessions(root, recipe.data)
+    train, test = (rows[_in(rows, sessions)] for sessions in (fold.train, fold.test))
+    said = known[recipe.kind].fit(train).predict(test)
+    return pd.concat([test[KEYS], said[PARTS]], axis=1).reset_index(drop=True)
+
+
+def _in(rows: pd.DataFrame, sessions: pd.DatetimeIndex) -> np.ndarray:
+    """(n,) bool: which rows end a window with a label in one of the sessions."""
+    usable = rows[ENDS] & rows["label"].notna()
+    return (usable & rows["event_timestamp"].isin(sessions)).to_numpy()
+
+
+@lru_cache(maxsize=1)  # a process makes many fits of one data set
+def _dataset(root: str, data: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The set and its rows as served."""
+    workspace = Workspace(root)
+    return read_parquet(workspace.dataset_rows, COLUMNS), read_parquet(workspace.served_rows)
+
+
+@lru_cache(maxsize=1)
+def _last_sessions(root: str, data: str) -> pd.DataFrame:
+    """The last session of every window with a label, as it was served."""
+    rows, served = _dataset(root, data)
+    ends = np.flatnonzero(rows[ENDS] & rows["label"].notna())
+    return last_sessions(rows, served, ends)
+
+
+def _model_forecast(workspace: Workspace, recipe: Recipe, fold: Fold, seed: int) -> pd.DataFrame:
+    import torch
+
+    from training.models.windows import WindowDataset
+
+    params, body = _params(workspace, recipe.kind)
+    train, held = fold.held_out(recipe.validation_fraction, recipe.embargo, recipe.horizon)
+    features = selected(workspace, train, recipe.window)
+    rows, served = _dataset(str(workspace.root), recipe.data)
+    windows, labels = ServedWindows(rows, served, features), rows["label"].to_numpy()
+
+    def part(sessions: pd.DatetimeIndex) -> WindowDataset:
+        return WindowDataset(windows, labels, np.flatnonzero(_in(rows, sessions)), recipe.window)
+
+    seeded = params.model_copy(update={"seed": seed})
+    fit = fitted(recipe.kind, features, body, seeded, part(train), part(held))
+    ends = np.flatnonzero(_in(rows, fold.test))
+    outputs = []
+    with torch.no_grad():
+        for start in range(0, len(ends), BATCH):
+            batch = windows.gather(ends[start : start + BATCH], recipe.window)
+            outputs.append(torch.stack(fit.model(torch.from_numpy(batch))).numpy())
+    log_return, p_up = np.concatenate(outputs, axis=1).astype("float64")
+    said = rows[KEYS].iloc[ends].reset_index(drop=True)
+    return said.assign(score=log_return, log_return=log_return, p_up=p_up)
+
+
+def params_of(workspace: Workspace, kind: str) -> dict[str, Any]:
+    """The sections of `params.yaml` that a model's fits depend on, but for the seed."""
+    train, body = _params(workspace, kind)
+    chosen = load_params(workspace, "select", SelectParams)
+    return {
+        "train": train.model_dump(exclude={"seed"}),
+        kind: body.model_dump(),
+        "select": chosen.model_dump(),
+    }
+
+
+def _params(workspace: Workspace, kind: str) -> tuple[Any, Params]:
+    from training.models.fit import TrainParams
+    from training.models.forecaster import BODIES
+
+    train = load_params(workspace, "train", TrainParams)
+    return train, load_params(workspace, kind, BODIES[kind][1])
+
+
+def selected(workspace: Workspace, train: pd.DatetimeIndex, window: int) -> list[str]:
+    """The models' inputs, chosen as stage `select` does, on these sessions."""
+    params = load_params(workspace, "select", SelectParams)
+    if params.method == "fixed":
+        return [name for name in NAMES if name in params.features]
+
+    def groups() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        for symbols in symbol_filters(workspace.dataset_rows, GROUP_ROWS):
+            rows = pd.read_parquet(workspace.dataset_rows, columns=COLUMNS, filters=symbols)
+            served = pd.read_parquet(workspace.served_rows, filters=symbols)
+            yield rows.assign(split=np.where(_in(rows, train), "train", "")), served
+
+    return select(*seen_in_training(groups(), window), params)["features"]
