@@ -26,11 +26,6 @@ SHOWN = {
 """Figures of the table, each with its heading and its format; the document has all."""
 
 
-@app.callback()
-def commands() -> None:
-    """A lone command would otherwise have no name."""
-
-
 @app.command()
 def evaluate(
     data: Annotated[

@@ -104,7 +104,9 @@ def test_a_changed_parameter_touches_only_the_stages_that_read_it(under_dvc, sec
     before = params.read_text()
     try:
         under_dvc.change_params(section, **values)
-        assert set(json.loads(under_dvc.run("dvc", "status", "--json").stdout)) == changed
+        shown = json.loads(under_dvc.run("dvc", "status", "--json").stdout)
+        # The walk-forward is a target of its own, which this run has not asked for.
+        assert {stage for stage in shown if not stage.startswith("walk_forward/")} == changed
     finally:
         params.write_text(before)
 

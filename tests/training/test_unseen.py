@@ -163,14 +163,14 @@ def test_nothing_of_the_workspace_is_changed(workspace, prices):
 
 def test_the_document_is_all_that_is_on_stdout(workspace, prices, report, monkeypatch):
     monkeypatch.chdir(workspace.root)
-    done = CliRunner().invoke(cli.app, ["evaluate", "--data", str(prices), "--json"])
+    done = CliRunner().invoke(cli.app, ["--data", str(prices), "--json"])
     assert done.exit_code == 0
     assert json.loads(done.stdout) == report | {"data": str(prices)}
 
 
 def test_the_table_names_every_forecast(workspace, prices, report, monkeypatch):
     monkeypatch.chdir(workspace.root)
-    done = CliRunner().invoke(cli.app, ["evaluate", "--data", str(prices)])
+    done = CliRunner().invoke(cli.app, ["--data", str(prices)])
     assert done.exit_code == 0
     shown = {row.split()[0]: row.split()[1:] for row in done.stdout.splitlines() if row.strip()}
     assert shown["reversal"][0] == f"{report['figures']['reversal']['rank_ic_mean']:+.4f}"
@@ -181,7 +181,7 @@ def test_the_table_names_every_forecast(workspace, prices, report, monkeypatch):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    done = CliRunner().invoke(cli.app, ["evaluate", "--data", str(tmp_path / "no.csv")])
+    done = CliRunner().invoke(cli.app, ["--data", str(tmp_path / "no.csv")])
     assert isinstance(done.exception, DataError)
     assert "no.csv: there is no such file" in str(done.exception)
 

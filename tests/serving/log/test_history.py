@@ -12,13 +12,13 @@ import pytest
 
 from pitwise.bars.calendar import session_close, session_days, session_number
 from pitwise.errors import StoreError
+from pitwise.evaluation.labels import labels
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED
 from pitwise.features.indicators import NAMES
 from pitwise.registry.prediction_log import append, open_log, session_after
 from pitwise.workspace import Workspace, write_parquet
 from serving.log.history import LoggedHistory
-from training.dataset import labels
 
 ROOT = Path(__file__).resolve().parents[3]
 DAYS = ["2024-05-28", "2024-05-29", "2024-05-30", "2024-05-31", "2024-06-03", "2024-06-04"]
@@ -99,7 +99,7 @@ def test_outcomes_are_those_of_the_training_labels(history, url):
             log(url, symbol, day)
     bars = clean_bars()
     bars["event_timestamp"] = session_close(bars["date"])
-    label = labels(bars)["label"]
+    label = labels(bars.assign(open=bars["close"]), horizon=1)["label"]
     expected = {
         (row.symbol, f"{row.date:%Y-%m-%d}"): value
         for row, value in zip(bars.itertuples(), label, strict=True)
