@@ -6,6 +6,7 @@ Table `predictions` has a forecast once; `requests`, the audit trail, a row for 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -124,9 +125,8 @@ def _brought_up(engine: sa.Engine) -> list[str]:
     """Make what is not there, one process at a time; the columns that cannot be made up."""
     is_sqlite = engine.dialect.name == "sqlite"
     with engine.connect() as connection:
-        if is_sqlite and connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
-            # Readers and the writer do not wait for each other. A file system without it keeps its mode.
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        if is_sqlite:
+            _use_wal(connection)
         tables = sa.inspect(connection).get_table_names()
         if {PREDICTIONS.name, REQUESTS.name} <= set(tables) and not _lacking(connection):
             return []
@@ -146,6 +146,22 @@ def _brought_up(engine: sa.Engine) -> list[str]:
             index.create(connection, checkfirst=True)
         connection.commit()
     return []
+
+
+def _use_wal(connection: sa.Connection) -> None:
+    """Let readers and the writer not wait for each other. A file system without it keeps its mode."""
+    waited_until = monotonic() + BUSY_SECONDS
+    while connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        except sa.exc.OperationalError:
+            # Another process has the file open: SQLite refuses at once here, its timeout does not count.
+            if monotonic() > waited_until:
+                raise
+            connection.rollback()
+            sleep(0.05)
+        else:
+            return
 
 
 def _lacking(connection: sa.Connection) -> list[sa.Column]:

@@ -1,5 +1,7 @@
+import sqlite3
 import subprocess
 import sys
+import threading
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pandas as pd
@@ -169,6 +171,7 @@ def test_a_log_of_0_2_gets_its_columns_and_keeps_its_forecasts(url):
 
 OPENS = """
 import sys
+import threading
 from pitwise.registry.prediction_log import open_log
 
 print("ready", flush=True)
@@ -192,6 +195,20 @@ def test_processes_that_open_a_log_at_once_bring_it_up_once(url):
         assert process.returncode == 0, errors
     log = open_log(url)
     assert set(logged(log).columns) == set(COLUMNS)
+    log.dispose()
+
+
+def test_one_who_is_about_to_write_holds_up_the_opening_of_an_older_log_for_a_moment_only(tmp_path):
+    """SQLite refuses another journal mode at once then, whatever the timeout."""
+    url = f"sqlite:///{tmp_path}/log.db"
+    of_0_2(url)
+    writer = sqlite3.connect(tmp_path / "log.db", check_same_thread=False)
+    writer.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.5, writer.rollback).start()
+    log = open_log(url)
+    with log.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    writer.close()
     log.dispose()
 
 
