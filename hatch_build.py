@@ -12,6 +12,7 @@ TEMPLATE = (
     "params.yaml",
     "prices/.gitignore",
     "prices/README.md",
+    "universe/README.md",
     "walk_forward/dvc.yaml",
 )
 

@@ -8,6 +8,7 @@ with a Redis that lost its data, the next who opens the store makes them anew.
 
 import io
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -51,8 +52,9 @@ def open_store(workspace: Workspace, rebuild: bool = True) -> Any:
     store = FeatureStore(str(workspace.feast_repo))
     if store.config.online_store.type == "redis":
         raise StoreError(
-            "online store 'redis' in Feast's settings: on one Redis, workspaces overwrite each other's "
-            f"rows there, and late rows newer ones. Write `type: {REDIS}` instead, and no `skip_dedup`."
+            f"{_settings(workspace)}: online store `type: redis`, where workspaces overwrite each "
+            f"other's rows, and late rows newer ones. Under `online_store:` write `type: {REDIS}` in "
+            "place of that line, and leave out `skip_dedup` if it is there."
         )
     if store.config.online_store.type == REDIS:
         _published_in_redis(store)  # refuses another workspace's place
@@ -71,6 +73,12 @@ def rebuild(workspace: Workspace, store: Any) -> None:
         Exception: the online store takes no rows; any error of it.
     """
     _rebuild(workspace, store, lost=True)
+
+
+def _settings(workspace: Workspace) -> Path:
+    """The file of Feast's settings, as Feast finds it."""
+    named = os.environ.get("FEAST_FS_YAML_FILE_PATH")
+    return Path(named) if named else workspace.feast_repo / "feature_store.yaml"
 
 
 def _rebuild(workspace: Workspace, store: Any, lost: bool) -> None:

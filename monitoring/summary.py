@@ -93,7 +93,8 @@ def main(workspace: Workspace) -> None:
     console.print(f"events found in the prices: {events or 'none'}")
     console.print(models_table(read_json(workspace.evaluation_report)))
     kind, version = registration["champion_kind"], registration["champion"]
-    console.print(f"[bold]champion: {registration['model']} version {version} ({kind})[/]")
+    mark = ", unproven" if registration.get("unproven") else ""
+    console.print(f"[bold]champion: {registration['model']} version {version} ({kind}{mark})[/]")
     for finding in registration["findings"]:
         console.print(f"  {describe(Finding(**finding))}")
     console.print(forecasts_table(read_parquet(workspace.latest_predictions)))

@@ -37,6 +37,7 @@ OWN = (
     "params.yaml",
     "prices/.gitignore",  # `load.path` of the params
     "prices/README.md",
+    "universe/README.md",
 )
 """Files that a workspace gets once: from then on they are the person's."""
 STORE = ("feature_store.yaml", "feature_store.redis.yaml")
@@ -114,6 +115,8 @@ def run_below(workspace: Workspace, name: str, source: str, data: str | Path | N
     params = yaml.load(workspace.params)
     _point_at(params, source, path, workspace)
     made = new_workspace(workspace.root / "runs" / name)
+    for table in (workspace.root / "universe").glob("*.csv"):
+        shutil.copyfile(table, made.root / "universe" / table.name)
     with replacing(made.params) as temporary:
         yaml.dump(params, temporary)
     return made

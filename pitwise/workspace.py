@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,7 @@ class Workspace:
     walk_forward_forecasts = Artifact("data/evaluation/walk_forward.parquet")
     walk_forward_report = Artifact("metrics/walk_forward.json")
     plots = Artifact("reports/plots")
+    leakcheck_report = Artifact("metrics/leakcheck.json")
     registration_report = Artifact("metrics/registration.json")
     mlflow_artifacts = Artifact("mlruns")
     live_bars = Artifact("data/live/bars.db")
@@ -99,6 +100,18 @@ class Workspace:
     def path(self, given: str | Path) -> Path:
         """A path of `params.yaml`: relative ones are of this workspace, `~` is the person's home."""
         return self.root / Path(given).expanduser()
+
+    @property
+    def origin(self) -> "Workspace":
+        """The workspace whose experiment this is; itself, unless it is the copy that DVC runs one in.
+
+        `dvc exp run --temp` and `--queue` run in a copy below `.dvc/tmp/exps` that is gone after, and
+        name where it comes from in `DVC_ROOT`.
+        """
+        root = os.environ.get("DVC_ROOT")
+        if root and self.root.resolve().is_relative_to(Path(root).resolve() / ".dvc/tmp/exps"):
+            return Workspace(root)
+        return self
 
     def database_url(self, url: str) -> str:
         """An URL of `params.yaml`: the file of a relative SQLite one is of this workspace."""
@@ -200,6 +213,52 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise DataError(f"{path}: is not there. Run `dvc repro` to make it.") from error
+
+
+def append_lines(documents: list[dict[str, Any]], path: Path) -> None:
+    """Add JSON objects to a file that has one a line: one write, on disk when this returns.
+
+    A last line that a power loss cut off goes first. The caller is the only one who writes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(document, allow_nan=False) + "\n" for document in documents)
+    with path.open("a+b") as file:
+        file.seek(0)
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    synced(path.parent)
+
+
+def read_lines(path: Path, is_one: Callable[[dict[str, Any]], bool], what: str) -> list[dict[str, Any]]:
+    """The JSON objects of a file that `append_lines` wrote, oldest first; none where it is not there.
+
+    A last line without its end was cut off by a power loss: it has not been written.
+
+    Args:
+        is_one: whether an object is what the file should hold.
+        what: that, for the message: "promotion".
+
+    Raises:
+        StoreError: a line is not.
+    """
+    if not path.exists():
+        return []
+    *lines, _ = path.read_text().split("\n")
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            document = json.loads(line)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict) or not is_one(document):
+            raise StoreError(
+                f"{path}, line {number}: is no {what} ({line[:60]!r}). Mend it from Git's history."
+            )
+        found.append(document)
+    return found
 
 
 def sha256(path: Path) -> str:

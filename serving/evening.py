@@ -7,7 +7,7 @@ make. No model is trained, except by `evening` when `evening.retrain_every_sessi
 import subprocess
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -208,9 +208,9 @@ def evening_of(workspace: Workspace, forecasts: pd.DataFrame, now: pd.Timestamp)
     if source not in MADE:
         expected = session_date(np.array([newest_closed(now.to_pydatetime())]))[0]
     has_models = workspace.evaluation_report.exists()
-    champion = None
+    registration: dict[str, Any] = {}
     if workspace.registration_report.exists():
-        champion = read_json(workspace.registration_report)["champion_kind"]
+        registration = read_json(workspace.registration_report)
     return Evening(
         now=now,
         as_of=as_of,
@@ -222,7 +222,8 @@ def evening_of(workspace: Workspace, forecasts: pd.DataFrame, now: pd.Timestamp)
         quarantine=quarantine[quarantine["date"] == as_of],
         provisional=bars[unsealed].drop_duplicates(),
         evaluation=read_json(workspace.evaluation_report) if has_models else {},
-        champion_kind=champion,
+        champion_kind=registration.get("champion_kind"),
+        unproven=registration.get("unproven", False),
         unusual=unusual,
         suspects=suspects,
         withholds=load_params(workspace, "predict", PredictParams).suspect == "withhold",

@@ -49,6 +49,7 @@ def test_a_workspace_has_settings_and_no_code(made):
         "params.yaml",
         "prices/.gitignore",
         "prices/README.md",
+        "universe/README.md",
         "walk_forward/dvc.yaml",
     ]
 
@@ -66,7 +67,8 @@ def test_the_pipeline_is_the_project_s_with_the_code_where_it_is_installed(made)
         original = project[name]
         assert {**stage, "deps": None} == {**original, "deps": None}
         own = [dep for dep in stage["deps"] if not Path(dep).is_absolute()]
-        named = [dep for dep in original["deps"] if not (ROOT / dep).exists() or dep == "feature_repo"]
+        folders = ("feature_repo", "universe")  # which are each workspace's own
+        named = [dep for dep in original["deps"] if not (ROOT / dep).exists() or dep in folders]
         assert own == named
         assert all(Path(dep).is_file() for dep in set(stage["deps"]) - set(own))
     assert stages(made).keys() == project.keys()

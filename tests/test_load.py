@@ -1,6 +1,5 @@
 """What `pitwise load` lands of each source, and what it refuses."""
 
-import os
 import subprocess
 import sys
 from datetime import date
@@ -10,10 +9,12 @@ import pandas as pd
 import pytest
 from support.markets import synthetic_params
 from support.project import PROJECT, with_params
+from typer.testing import CliRunner
 
+from pitwise import cli
 from pitwise.bars.landing import landing_files, landings, read_landing
 from pitwise.bars.versions import bar_versions
-from pitwise.errors import DataError, ParamsError, StoreError
+from pitwise.errors import DataError, ParamsError, PitwiseError, StoreError
 from pitwise.load import days_of, described, load, load_actions, load_where_nothing_landed
 from pitwise.simulation.market import synthetic_market
 from pitwise.workspace import Workspace, read_parquet
@@ -49,24 +50,19 @@ def files(folder: Path) -> list[str]:
         (HEADER + AAPL, "bars.csv", {"pth": "x"}, "load.pth"),
     ],
 )
-@pytest.mark.component
-def test_the_command_fails_with_one_line_and_writes_nothing(tmp_path, content, path, more, named):
+def test_the_command_fails_with_one_line_and_writes_nothing(
+    tmp_path, monkeypatch, content, path, more, named
+):
     (tmp_path / path).write_text(content)
     new_workspace(tmp_path, "csv", path, **more)
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pitwise.cli", "load"],
-        cwd=tmp_path,
-        env=environment | {"PYTHONPATH": str(PROJECT.root)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith(f"error: {tmp_path}/")
-    assert done.stderr.count("\n") == 1
-    assert named in done.stderr
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.app, ["load"])
+    assert isinstance(done.exception, PitwiseError)
+    assert done.output == ""
+    message = str(done.exception)
+    assert message.startswith(f"{tmp_path}/")
+    assert "\n" not in message
+    assert named in message
     assert files(tmp_path) == sorted([path, "params.yaml"])
 
 
@@ -368,18 +364,11 @@ def test_a_bad_feed_stops_the_load_before_any_bar_lands(workspace, split_feed):
     assert landing_files(workspace) == []
 
 
-@pytest.mark.component
 @pytest.mark.parametrize(("more", "lines"), [([], 1), (["--source", "csv"], 2)])
-def test_the_command_brings_a_feed_alone_or_beside_bars(workspace, split_feed, more, lines):
-    done = subprocess.run(
-        [sys.executable, "-m", "pitwise.cli", "load", "--actions", str(split_feed), *more],
-        cwd=workspace.root,
-        env=os.environ | {"PYTHONPATH": str(PROJECT.root)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_command_brings_a_feed_alone_or_beside_bars(workspace, split_feed, monkeypatch, more, lines):
+    monkeypatch.chdir(workspace.root)
+    done = CliRunner().invoke(cli.app, ["load", "--actions", str(split_feed), *more])
+    assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.count("\n") == lines
     assert "1 corporate actions of 1 symbols from actions" in done.stdout
     assert len(landing_files(workspace)) == lines

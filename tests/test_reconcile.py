@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from support.report_pages import Reader
 from support.workspaces import Run, new_run
+from typer.testing import CliRunner, Result
 
-from pitwise import pipeline
+from pitwise import cli, pipeline
 from pitwise.bars.landing import Landing
 from pitwise.bars.reconciliation import by_session, by_symbol, reconciled
 from pitwise.bars.versions import bar_versions, write_versions
 from pitwise.cleaning.clean import CleanParams
-from pitwise.errors import DataError, ParamsError
+from pitwise.errors import DataError, ParamsError, PitwiseError
 from pitwise.reconcile import (
     PAGE,
     REPORT,
@@ -380,18 +381,23 @@ def test_sources_that_agree_throughout_have_a_page_that_says_so(tmp_path):
     assert "All 19 bars in both agree: they were traded." in (tmp_path / PAGE).read_text()
 
 
-@pytest.mark.component
-def test_bad_input_is_one_message(tmp_path):
+def test_bad_input_is_one_message(tmp_path, monkeypatch):
     source().to_csv(tmp_path / "a.csv", index=False)
-    missing = pitwise("a.csv", "b.csv", cwd=tmp_path)
-    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
-    assert "b.csv: there is no such file or folder" in missing.stderr
-    one = pitwise("a.csv", cwd=tmp_path)
-    assert one.returncode == 2
+    monkeypatch.chdir(tmp_path)
+
+    def reconciling(*sides: str) -> Result:
+        return CliRunner().invoke(cli.app, ["reconcile", *sides])
+
+    missing = reconciling("a.csv", "b.csv").exception
+    assert isinstance(missing, PitwiseError)
+    assert "b.csv: there is no such file or folder" in str(missing)
+    assert "\n" not in str(missing)
+    one = reconciling("a.csv")
+    assert one.exit_code == 2
     assert "two sources are needed" in one.stderr
-    nowhere = pitwise(cwd=tmp_path)
-    assert nowhere.returncode == 1
-    assert "Run in a workspace" in nowhere.stderr
+    nowhere = reconciling().exception
+    assert isinstance(nowhere, PitwiseError)
+    assert "Run in a workspace" in str(nowhere)
 
 
 @pytest.mark.component

@@ -20,6 +20,7 @@ from pitwise.features.indicators import NAMES
 from pitwise.features.served import ENDS, as_served
 from pitwise.features.windows import window_ends
 from pitwise.stage import Params, load_params, run_stage
+from pitwise.universe import UNIVERSE, members, read_universe, survivorship
 from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json, write_parquet
 from training.groups import symbol_filters
 
@@ -135,8 +136,13 @@ def _in_splits(rows: pd.DataFrame, split: Split) -> pd.DataFrame:
 def groups(
     workspace: Workspace, params: DatasetParams, window: int, horizon: int
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """The set of some symbols at a time, without the split, and their rows as served."""
+    """The set of some symbols at a time, without the split, and their rows as served.
+
+    In a session in which a symbol is no member of the universe no window of it ends; its bars stay as
+    the history of those that do.
+    """
     store = open_as_known(workspace, params.known_at)
+    universe = read_universe(workspace)
     seals = read_parquet(workspace.seals)
     if params.known_at:
         seals = seals[seals["sealed_at"] <= params.known_at]
@@ -153,7 +159,7 @@ def groups(
             ends, served = as_served(daily, seals[:0], window)
         rows = point_in_time_rows(store, daily[[*KEYS, *FACTORS]])
         answers = daily[[*KEYS, "open", "close", "price_factor", "segment"]]
-        yield labelled(rows, answers, ends, horizon), served
+        yield labelled(rows, answers, ends & members(universe, daily), horizon), served
 
 
 def main(workspace: Workspace) -> None:
@@ -162,18 +168,24 @@ def main(workspace: Workspace) -> None:
     window = read_json(workspace.published)["window"]
     parts: list[pa.Table] = []  # as Arrow keeps them, which is half of what pandas would take
     served, sessions = [], []
+    symbols: set[str] = set()
     for rows, overlay in groups(workspace, params, window, horizon):
         parts.append(pa.Table.from_pandas(rows, preserve_index=False))
         served.append(overlay)
         sessions.append(usable_sessions(rows))
+        symbols.update(rows["symbol"].unique())
     if not parts:
         raise DataError(f"dataset.known_at: no bar was known at {params.known_at}. Use a later instant.")
+    covered = survivorship(read_universe(workspace), symbols, workspace.root / UNIVERSE)
     split = _split(pd.concat(sessions), params, window, horizon)
     write_parquet(pd.concat(served, ignore_index=True), workspace.served_rows)
     report = {"window": window, "horizon": horizon, "splits": _write_rows(parts, split, workspace)}
+    report |= covered
     write_json(report, workspace.dataset_report)
     counts = ", ".join(f"{part['windows']:,} {name}" for name, part in report["splits"].items())
     print(f"windows of {window} sessions: {counts}")
+    if covered["survivorship"]:
+        print(covered["survivorship"])
 
 
 def _write_rows(parts: list[pa.Table], split: Split, workspace: Workspace) -> dict[str, dict]:

@@ -1,5 +1,7 @@
 """Stage `evaluate`: both models beside the baselines, on the same test dates."""
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 from onnxruntime import InferenceSession
@@ -16,6 +18,8 @@ from pitwise.evaluation.baselines import (
     of_model,
     persistence,
 )
+from pitwise.evaluation.sessions import by_session
+from pitwise.evaluation.trials import Trial, record_trials, trial
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import KEYS
 from pitwise.features.served import ENDS, ServedWindows, last_sessions
@@ -44,6 +48,8 @@ class EvaluateParams(Params):
     bootstrap_samples: int = Field(ge=100)
     bootstrap_seed: int = Field(ge=0)
     gradient_boosting: GradientBoostingParams
+    vault: str | None = None
+    """A file or a folder of prices that nothing is made on; `pitwise vault open` alone reads it."""
 
 
 def measure(forecast: Forecast, test: pd.DataFrame, params: EvaluateParams) -> dict:
@@ -87,6 +93,15 @@ def model_forecast(
     return of_model(outputs["log_return"], outputs["p_up"])
 
 
+def _trial(workspace: Workspace, kind: str, forecast: Forecast, test: pd.DataFrame) -> Trial:
+    fit = read_json(workspace.models / kind / "training.json")
+    fitted_on = fit["train_first_session"], fit["fitted_last_session"]
+    depends = f"{fit['recipe']} {fit['params']['seed']} {fitted_on}"
+    recipe = hashlib.sha256(depends.encode()).hexdigest()[:16]
+    said = test[[*KEYS, "label"]].assign(score=forecast.log_return)
+    return trial("evaluate", kind, recipe, by_session(said, fit["horizon"]), fit["horizon"])
+
+
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "evaluate", EvaluateParams)
     features = read_json(workspace.selection_report)["features"]
@@ -125,6 +140,7 @@ def main(workspace: Workspace) -> None:
         "first_session": f"{test['event_timestamp'].min():%Y-%m-%d}",
         "last_session": f"{test['event_timestamp'].max():%Y-%m-%d}",
     }
+    record_trials(workspace, [_trial(workspace, kind, forecasts[kind], test) for kind in KINDS])
     predictions = test[["symbol", "event_timestamp", "close", "next_close", "label"]].copy()
     for name, forecast in forecasts.items():
         if name in KINDS or name == "gradient_boosting":

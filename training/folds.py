@@ -98,7 +98,7 @@ def _model_forecast(workspace: Workspace, recipe: Recipe, fold: Fold, seed: int)
 
     params, body = _params(workspace, recipe.kind)
     train, held = fold.held_out(recipe.validation_fraction, recipe.embargo, recipe.horizon)
-    features = selected(workspace, train, recipe.window)
+    features = selected(workspace, train, recipe.window, recipe.horizon)
     rows, served = _dataset(str(workspace.root), recipe.data)
     windows, labels = ServedWindows(rows, served, features), rows["label"].to_numpy()
 
@@ -137,7 +137,7 @@ def _params(workspace: Workspace, kind: str) -> tuple[Any, Params]:
     return train, load_params(workspace, kind, BODIES[kind][1])
 
 
-def selected(workspace: Workspace, train: pd.DatetimeIndex, window: int) -> list[str]:
+def selected(workspace: Workspace, train: pd.DatetimeIndex, window: int, horizon: int) -> list[str]:
     """The models' inputs, chosen as stage `select` does, on these sessions."""
     params = load_params(workspace, "select", SelectParams)
     if params.method == "fixed":
@@ -149,4 +149,4 @@ def selected(workspace: Workspace, train: pd.DatetimeIndex, window: int) -> list
             served = pd.read_parquet(workspace.served_rows, filters=symbols)
             yield rows.assign(split=np.where(_in(rows, train), "train", "")), served
 
-    return select(*seen_in_training(groups(), window), params)["features"]
+    return select(*seen_in_training(groups(), window), params, horizon)["features"]

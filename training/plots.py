@@ -135,22 +135,41 @@ def per_symbol_error(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
     return figure
 
 
-def selection(ranking: pd.DataFrame, max_correlation: float) -> Figure:
-    """Each candidate's correlation with the label, and its likeness to another of the chosen."""
-    table = ranking.iloc[::-1].reset_index(drop=True)
-    figure, (left, right) = _panels(2, height=1.6 + 0.24 * len(table))
+def selection(ranking: list[dict], groups: list[dict], max_correlation: float) -> Figure:
+    """Each candidate's correlation with the label, over all rows and session by session, its likeness to
+    another of the chosen, and the groups' strength."""
+    table = pd.DataFrame(ranking).iloc[::-1].reset_index(drop=True)
+    figure, (left, middle, right, last) = _panels(4, height=1.6 + 0.24 * len(table))
     for chosen, colour, name in ((True, COLOURS["ann"], "chosen"), (False, "#cccccc", "left out")):
         shown = table[table["chosen"] == chosen]
-        error = (1.96 * shown["strength"] / shown["t"]).abs().fillna(0)
         bars = {"color": colour, "height": 0.6, "zorder": 2}
-        left.barh(shown.index, shown["strength"], xerr=error, ecolor="black", label=name, **bars)
+        for axis, mean, t in ((left, "strength", "t"), (middle, "rank_ic_mean", "rank_ic_t")):
+            value = shown[mean].astype(float)
+            error = (1.96 * value / shown[t].astype(float)).abs().fillna(0)
+            axis.barh(shown.index, value, xerr=error, ecolor="black", label=name, **bars)
         right.barh(shown.index, shown["nearest_correlation"].astype(float).abs(), **bars)
-    left.axvline(0, color="black", lw=0.8)
-    left.set_yticks(table.index, table["feature"])
-    left.set(title="Strength", xlabel="Spearman with the next log return, 95%")
+    stable = table[table["stable"]]
+    middle.plot(stable["rank_ic_mean"].astype(float), stable.index, "k*", ms=9, label="stable", zorder=3)
+    for axis in (left, middle):
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set_yticks(table.index, table["feature"])
+    left.set(title="Strength", xlabel="Spearman with the label over all rows, 95%")
     left.legend(frameon=False)
+    middle.set(title="Strength by session", xlabel="mean rank IC of the sessions, 95%")
+    middle.legend(frameon=False)
     right.axvline(max_correlation, color="black", lw=0.8, ls=":")
     right.set_yticks(table.index, table["nearest"].fillna(""))
     xlabel = f"absolute Spearman of the two (limit {max_correlation:g})"
     right.set(title="Most like it among the others chosen", xlabel=xlabel)
+    by_group = pd.DataFrame(groups).iloc[::-1].reset_index(drop=True)
+    for offset, column, colour, name in (
+        (0.2, "strength", GREY, "over all rows"),
+        (-0.2, "rank_ic", COLOURS["ann"], "by session"),
+    ):
+        last.barh(
+            by_group.index + offset, by_group[column].astype(float), 0.35, color=colour, label=name
+        )
+    last.set_yticks(by_group.index, by_group["group"])
+    last.set(title="Strength by group", xlabel="mean of the absolute values")
+    last.legend(frameon=False)
     return figure

@@ -3,25 +3,30 @@
 import logging
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from pitwise.errors import StoreError
+from pitwise.evaluation.sessions import by_session, mean_of_seeds
+from pitwise.features.history import KEYS
 from pitwise.features.served import ENDS, ServedWindows
 from pitwise.registry.champion import CHALLENGER, move_champion, open_experiment
-from pitwise.registry.contract import INPUT
+from pitwise.registry.contract import INPUT, open_onnx, run_onnx_over
 from pitwise.registry.findings import describe
-from pitwise.registry.model import RegisteredModel, RegistryParams, load_registered
+from pitwise.registry.model import RegistryParams, load_registered
+from pitwise.registry.prediction_log import forecasts_of, open_log
 from pitwise.registry.promotions import promoted_model, record_promotion, registry_writer
 from pitwise.registry.restore import (
     PROVIDERS,
     RECORDED,
     REQUIRED,
     TAGGED,
+    UNPROVEN,
     restored_champion,
     signature,
     tag_promotion,
@@ -29,18 +34,38 @@ from pitwise.registry.restore import (
 )
 from pitwise.registry.runs import begun_in, end_abandoned_runs, ended_by_sigterm
 from pitwise.stage import Params, load_params, run_stage
-from pitwise.workspace import Workspace, read_json, read_parquet, write_json
+from pitwise.workspace import SQLITE, Workspace, read_json, read_parquet, write_json
 from training import KINDS
-from training.evaluate import FIGURES, EvaluateParams, measure, model_forecast
-from training.gate import Candidate, Decision, decide
+from training.gate import Candidate, Decision, Rules, WalkForward, decide
 
 BASELINES = ("persistence", "drift", "always_up", "gradient_boosting")
 
 
+class LogParams(Params):
+    """Section predict, as far as it says where the log is; stage `predict` checks the rest."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    log_url: str
+
+
 class RegisterParams(Params):
     experiment: str = Field(min_length=1)
-    metric: Literal["skill_vs_persistence", "rank_ic_mean", "direction_accuracy"]
+    alpha: float = Field(gt=0, lt=0.5)
+    margin: float = Field(gt=0)
+    min_sessions: int = Field(ge=2)
+    bootstrap_samples: int = Field(ge=100)
+    bootstrap_seed: int = Field(ge=0)
     max_parity: float = Field(gt=0)
+
+    def rules(self) -> Rules:
+        return Rules(
+            self.alpha,
+            self.margin,
+            self.min_sessions,
+            self.max_parity,
+            self.bootstrap_samples,
+            self.bootstrap_seed,
+        )
 
 
 def code_version(workspace: Workspace) -> str:
@@ -114,24 +139,59 @@ def register_version(workspace: Workspace, client: Any, kind: str, name: str, ev
     return version
 
 
-def measure_champion(
-    champion: RegisteredModel, rows: pd.DataFrame, served: pd.DataFrame, params: EvaluateParams
-) -> Candidate:
-    """The champion on the current test dates, with its own features and window."""
-    windows = ServedWindows(rows, served, champion.features)
-    ends = np.intersect1d(windows.ends(champion.window), np.flatnonzero(rows["split"] == "test"))
-    figures: dict = dict.fromkeys(FIGURES)
-    if len(ends):
-        forecast = model_forecast(champion.session, windows, ends, champion.window)
-        figures = measure(forecast, rows.iloc[ends], params)
-    return Candidate(
-        champion.version,
-        champion.kind,
-        champion.metadata["onnx_parity"],
-        figures,
-        champion.metadata["fitted_last_session"],
-        len(ends),
+def rank_ic_on_test(
+    session: Any, features: Sequence[str], window: int, rows: pd.DataFrame, served: pd.DataFrame
+) -> pd.Series:
+    """A model's rank IC by session (day) of the test dates; empty where no window is whole."""
+    windows = ServedWindows(rows, served, features)
+    ends = np.intersect1d(windows.ends(window), np.flatnonzero(rows["split"] == "test"))
+    if len(ends) == 0:
+        return pd.Series(dtype=float)
+    test = rows.iloc[ends]
+    score = run_onnx_over(session, windows, ends, window)["log_return"]
+    return by_day(test[[*KEYS, "label"]].assign(score=score), 1)["rank_ic"]
+
+
+def by_day(table: pd.DataFrame, horizon: int) -> pd.DataFrame:
+    """`sessions.by_session` with the session's day for an index."""
+    sessions = by_session(table, horizon)
+    return sessions.set_axis(pd.DatetimeIndex(sessions.index).tz_localize(None).normalize())
+
+
+def walked(workspace: Workspace, kinds: set[str]) -> WalkForward | None:
+    """What the walk-forward says of some kinds and of all baselines; None where there is none."""
+    if not (workspace.walk_forward_report.exists() and workspace.walk_forward_forecasts.exists()):
+        return None
+    report = read_json(workspace.walk_forward_report)
+    recipes = report.get("recipes", {})
+    horizon = report.get("horizon", 1)
+
+    def rank_ic(kind: str) -> pd.Series:
+        said = pd.read_parquet(workspace.walk_forward_forecasts, filters=[("kind", "==", kind)])
+        return by_day(mean_of_seeds(said), horizon)["rank_ic"]
+
+    others = [name for name in recipes if name not in KINDS and report[name]["rank_ic_mean"] is not None]
+    best = max(others, key=lambda name: report[name]["rank_ic_mean"], default=None)
+    return WalkForward(
+        {recipes[kind]: rank_ic(kind) for kind in sorted(kinds & set(recipes) & set(KINDS))},
+        {best: rank_ic(best)} if best else {},
+        horizon,
     )
+
+
+def logged_rank_ic(workspace: Workspace, version: str, rows: pd.DataFrame) -> pd.Series:
+    """What a version forecast at the time, to be seen or in the shadow, by session (day).
+
+    Of the prediction log, each forecast with the label that its session has in the rows.
+    """
+    url = workspace.database_url(load_params(workspace, "predict", LogParams).log_url)
+    if url.startswith(SQLITE) and not Path(url.removeprefix(SQLITE)).exists():
+        return pd.Series(dtype=float)
+    said = forecasts_of(open_log(url), version)
+    known = said.merge(rows[[*KEYS, "label"]], on=KEYS)
+    if known.empty:
+        return pd.Series(dtype=float)
+    return by_day(known, 1)["rank_ic"]
 
 
 def current_champion(workspace: Workspace, registry: RegistryParams) -> Any | None:
@@ -151,51 +211,41 @@ def main(workspace: Workspace) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     client = open_experiment(workspace, registry, params.experiment)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    candidates = []
+    versions, fits = {}, {}
     with registry_writer(workspace), ended_by_sigterm():
         experiment = client.get_experiment_by_name(params.experiment).experiment_id
         for run in end_abandoned_runs(client, experiment, workspace):
             print(f"run {run}: was killed before it had ended; it is marked so")
         for kind in KINDS:
-            training = read_json(workspace.models / kind / "training.json")
-            candidates.append(
-                Candidate(
-                    register_version(workspace, client, kind, registry.model, evaluation),
-                    kind,
-                    training["onnx_parity"],
-                    evaluation[kind],
-                    training["fitted_last_session"],
-                    evaluation["n_predictions"],
-                )
-            )
-    by_version = {c.version: c for c in candidates}
+            fits[kind] = read_json(workspace.models / kind / "training.json")
+            versions[kind] = register_version(workspace, client, kind, registry.model, evaluation)
     # After the candidates: the ledger's champion may be one of them, trained again in a fresh clone.
     current = current_champion(workspace, registry)
+    rows, served = read_parquet(workspace.dataset_rows), read_parquet(workspace.served_rows)
+    candidates = [
+        candidate_of(workspace, versions[kind], fits[kind], rows, served, model)
+        for kind in KINDS
+        for model in [open_onnx(workspace.models / kind / "model.onnx")]
+    ]
+    by_version = {c.version: c for c in candidates}
     champion = by_version.get(str(current.version)) if current else None
     if current and not champion:
-        champion = measure_champion(
-            load_registered(registry.model, current),
-            read_parquet(workspace.dataset_rows),
-            read_parquet(workspace.served_rows),
-            load_params(workspace, "evaluate", EvaluateParams),
-        )
-    decision = decide(
-        candidates,
-        champion,
-        {name: evaluation[name] for name in BASELINES},
-        evaluation["first_session"],
-        params.metric,
-        params.max_parity,
-    )
-    kinds = by_version | ({champion.version: champion} if champion else {})
+        loaded = load_registered(registry.model, current)
+        champion = candidate_of(workspace, loaded.version, loaded.metadata, rows, served, loaded.session)
+        by_version |= {champion.version: champion}
+    evidence = walked(workspace, {c.kind for c in by_version.values()})
+    decision = decide(candidates, champion, evidence, params.rules())
+    if workspace.origin is not workspace and champion is not None:
+        # What an experiment makes is registered, and counts as tried; the workspace's own run promotes.
+        decision = replace(decision, champion=champion.version, challenger=None, promoted=False)
     if decision.champion:
-        record_champion(workspace, client, registry.model, kinds[decision.champion], decision, params)
+        of_kind = evaluation.get(by_version[decision.champion].kind, {})
+        record_champion(workspace, client, registry.model, decision, of_kind)
     apply_decision(client, registry.model, decision, str(current.version) if current else None)
     write_json(
         {
             "model": registry.model,
-            "metric": params.metric,
-            "champion_kind": kinds[decision.champion].kind if decision.champion else None,
+            "champion_kind": by_version[decision.champion].kind if decision.champion else None,
             **asdict(decision),
         },
         workspace.registration_report,
@@ -204,30 +254,51 @@ def main(workspace: Workspace) -> None:
         print(describe(finding))
 
 
-def record_champion(
+def candidate_of(
     workspace: Workspace,
-    client: Any,
-    model: str,
-    champion: Candidate,
-    decision: Decision,
-    params: RegisterParams,
+    version: str,
+    fit: dict[str, Any],
+    rows: pd.DataFrame,
+    served: pd.DataFrame,
+    session: Any,
+) -> Candidate:
+    """A version with what it says of the current test dates, with its own features and window.
+
+    Args:
+        fit: its `training.json`, or its metadata.
+    """
+    return Candidate(
+        version,
+        fit["kind"],
+        fit.get("recipe"),
+        fit["onnx_parity"],
+        fit.get("best_validation_loss", 0.0),
+        fit["fitted_last_session"],
+        rank_ic_on_test(session, fit["features"], fit["window"], rows, served),
+        logged_rank_ic(workspace, version, rows),
+    )
+
+
+def record_champion(
+    workspace: Workspace, client: Any, model: str, decision: Decision, figures: dict[str, Any]
 ) -> None:
     """The champion's model among the promoted ones, and a line in the ledger if it is a new one."""
-    identity = client.get_model_version(model, champion.version).tags.get("onnx_sha256")
+    version = decision.champion or ""
+    identity = client.get_model_version(model, version).tags.get("onnx_sha256")
     promoted = promoted_model(workspace, identity) if identity else None
     if promoted is None:  # moved there by hand, and not from here
         return
-    reasons = [describe(finding) for finding in decision.findings if finding.version == champion.version]
+    reasons = [describe(finding) for finding in decision.findings if finding.version == version]
     entry = record_promotion(
         workspace,
         *promoted,
         "gate",
         reasons[0] if decision.promoted else "champion of the registry",
-        params.metric,
-        champion.figures,
+        figures,
+        decision.unproven,
     )
     if entry:
-        tag_promotion(client, model, champion.version, entry)
+        tag_promotion(client, model, version, entry)
 
 
 def apply_decision(client: Any, model: str, decision: Decision, current: str | None) -> None:
@@ -237,6 +308,9 @@ def apply_decision(client: Any, model: str, decision: Decision, current: str | N
         client.set_model_version_tag(model, version, "gate", note)
     if decision.champion and decision.champion != current:
         move_champion(client, model, decision.champion, "gate", notes[decision.champion])
+    if decision.champion:
+        unproven = str(decision.unproven).lower()
+        client.set_model_version_tag(model, decision.champion, UNPROVEN, unproven)
     if decision.challenger:
         client.set_registered_model_alias(model, CHALLENGER, decision.challenger)
 

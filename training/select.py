@@ -1,16 +1,18 @@
-"""Stage `select`: the models' inputs out of all candidates, by correlation on the training dates.
+"""Stage `select`: the models' inputs out of all candidates, by what they say on the training dates.
 
-An input is worth its correlation with the label, and nothing beside a stronger one that is like it.
+An input is worth keeping if it ranks the symbols of a session, session after session and in every part
+of the training dates; beside a stronger one that is like it, it is worth nothing.
 """
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Collection, Iterable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 from scipy.stats import rankdata
 
+from pitwise.evaluation import metrics
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import KEYS
 from pitwise.features.indicators import BY_NAME, NAMES
@@ -25,12 +27,35 @@ GROUP_ROWS = 250_000
 """About as many rows are in memory with their windows of share counts at a time."""
 DIGITS = 4
 """Columns equal to this many digits tie, whatever the last bits of their sums."""
+GROUPS: dict[str, tuple[str, ...]] = {
+    "close": (
+        "open",
+        "high",
+        "low",
+        "close",
+        "price_change",
+        "price_change_pct",
+        "daily_return",
+        "high_low_range",
+        "high_low_pct",
+    ),
+    "averages": ("sma_5", "sma_10", "sma_20", "price_to_sma_5", "price_to_sma_20"),
+    "volume": ("volume", "volume_sma_20", "volume_ratio", "obv_20", "mfi_14"),
+}
+GROUPS["indicators"] = tuple(name for name in NAMES if name not in sum(GROUPS.values(), ()))
+"""Candidates by what they are made of."""
+GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 
 class SelectParams(Params):
-    method: Literal["correlation", "fixed"]
+    method: Literal["stable", "correlation", "fixed"]
     n: int = Field(ge=1)
     max_correlation: float = Field(gt=0, le=1)
+    min_t: float = Field(default=3.0, ge=0)
+    """Of the mean rank IC of a stable candidate. Of dozens that are tried some reach 2 by luck.
+    Source: Harvey, Liu and Zhu (2016), … and the cross-section of expected returns."""
+    periods: int = Field(default=4, ge=1)
+    """Equal parts of the training sessions, in each of which a stable candidate's sign is the same."""
     features: tuple[str, ...] = Field(min_length=1)
 
     @field_validator("n")
@@ -138,12 +163,55 @@ def strength(
     return correlation, t
 
 
+class SessionIC(NamedTuple):
+    """What one candidate says of the symbols of a session, over all sessions."""
+
+    mean: float | None
+    """Of the rank IC; None where no session has symbols to rank."""
+    t: float | None
+    by_period: list[float | None]
+    """The mean in each part of the sessions."""
+
+    def stable(self, min_t: float) -> bool:
+        """Sure over all sessions, and of one sign in every part of them."""
+        if self.t is None or abs(self.t) < min_t:
+            return False
+        return all(mean is not None and mean * self.t > 0 for mean in self.by_period)
+
+
+def session_ics(
+    columns: np.ndarray, label: np.ndarray, sessions: np.ndarray, horizon: int, periods: int
+) -> list[SessionIC]:
+    """The rank IC of each candidate, session by session, summed up.
+
+    Args:
+        columns: (n, n_candidates).
+        label: (n,) log returns over `horizon` sessions; t is Newey and West's where they overlap.
+        sessions: (n,) the session of each row.
+    """
+    days = pd.factorize(sessions, sort=True)[0]
+    label_ranks = metrics.ranks(label, days)
+    found = []
+    for column in columns.T:
+        ic = metrics.ic(metrics.ranks(column, days), label_ranks, days)
+        mean, t = metrics.mean_and_t(ic, horizon - 1)
+        parts = [metrics.mean_and_t(part)[0] for part in np.array_split(ic, periods)]
+        found.append(SessionIC(mean, t, parts))
+    return found
+
+
 def by_strength(t: np.ndarray) -> np.ndarray:
     """Positions of the candidates, the surest correlation first; ties in the table's order."""
     return np.argsort(-np.abs(t).round(DIGITS), kind="stable")
 
 
-def choose(t: np.ndarray, likeness: np.ndarray, n: int, max_correlation: float) -> list[int]:
+def choose(
+    t: np.ndarray,
+    likeness: np.ndarray,
+    n: int,
+    max_correlation: float,
+    among: Collection[int] | None = None,
+) -> list[int]:
     """Take the strongest that is not redundant with one taken, until there are `n`.
 
     The close is always taken: the models anchor on it. Where all that are left are redundant, the
@@ -151,6 +219,7 @@ def choose(t: np.ndarray, likeness: np.ndarray, n: int, max_correlation: float) 
 
     Args:
         likeness: (n_candidates, n_candidates) absolute correlations, to `DIGITS`.
+        among: those that may be taken; then fewer than `n` may come of it, and nothing fills up.
 
     Returns:
         positions of the chosen, in the table's order.
@@ -158,36 +227,50 @@ def choose(t: np.ndarray, likeness: np.ndarray, n: int, max_correlation: float) 
     taken: list[int] = [CLOSE]
     redundant: list[int] = []
     for i in by_strength(t):
-        if i != CLOSE and len(taken) < n:
+        if i != CLOSE and len(taken) < n and (among is None or i in among):
             (redundant if likeness[i, taken].max() > max_correlation else taken).append(int(i))
-    while len(taken) < n:
+    while among is None and len(taken) < n:
         nearest = likeness[np.ix_(redundant, taken)].max(axis=1)
         taken.append(redundant.pop(int(nearest.argmin())))
     return sorted(taken)
 
 
-def select(columns: np.ndarray, train: pd.DataFrame, params: SelectParams) -> dict:
+def select(
+    columns: np.ndarray, train: pd.DataFrame, params: SelectParams, horizon: int = 1
+) -> dict[str, Any]:
     """The choice and its reasons.
+
+    Method `stable` takes those that `SessionIC.stable` holds for, the surest first. Where there is none,
+    a model needs inputs all the same: then it takes what `correlation` takes, and says so.
 
     Args:
         columns: (n, n_candidates) of the training windows, see `seen_in_training`.
         train: their `symbol`, `event_timestamp` and `label`.
+        horizon: sessions that the label looks ahead.
 
     Returns:
-        method, features (the chosen, in the table's order), train (the rows used) and ranking:
-        by candidate, the strongest first, strength (Spearman with the next log return), t, chosen,
-        and which other of the chosen it resembles most (`nearest`, None where none at all) with
-        Spearman's correlation between the two.
+        method; chosen_by (the method that did choose); features (the chosen, in the table's order);
+        stable (those that are, chosen or redundant); train (the rows used); groups, see `by_group`;
+        ranking: by candidate, the strongest first, group, strength (Spearman with the label over all
+        rows), t, rank_ic_mean, rank_ic_t, rank_ic_by_period, stable, chosen, and which other of the
+        chosen it resembles most (`nearest`, None where none at all) with Spearman's correlation between
+        the two.
     """
+    label, sessions = train["label"].to_numpy(), train["event_timestamp"].to_numpy()
     ranks = standard_ranks(columns)
-    label_ranks = standard_ranks(train["label"].to_numpy())
-    strengths, t = strength(ranks, label_ranks, train["event_timestamp"].to_numpy())
+    strengths, t = strength(ranks, standard_ranks(label), sessions)
     between = ranks.T @ ranks / len(ranks)
     likeness = np.abs(between).round(DIGITS)
-    if params.method == "correlation":
-        chosen = choose(t, likeness, params.n, params.max_correlation)
-    else:
+    ics = session_ics(columns, label, sessions, horizon, params.periods)
+    stable = [i for i, ic in enumerate(ics) if ic.stable(params.min_t)]
+    chosen_by = "correlation" if params.method == "stable" and not stable else params.method
+    if chosen_by == "fixed":
         chosen = sorted(NAMES.index(name) for name in params.features)
+    elif chosen_by == "stable":
+        session_t = np.array([ic.t or 0.0 for ic in ics])
+        chosen = choose(session_t, likeness, params.n, params.max_correlation, stable)
+    else:
+        chosen = choose(t, likeness, params.n, params.max_correlation)
 
     ranking = []
     for i in by_strength(t):
@@ -197,8 +280,13 @@ def select(columns: np.ndarray, train: pd.DataFrame, params: SelectParams) -> di
         ranking.append(
             {
                 "feature": NAMES[i],
+                "group": GROUP_OF[NAMES[i]],
                 "strength": float(strengths[i]),
                 "t": float(t[i]),
+                "rank_ic_mean": ics[i].mean,
+                "rank_ic_t": ics[i].t,
+                "rank_ic_by_period": ics[i].by_period,
+                "stable": bool(i in stable),
                 "chosen": bool(i in chosen),
                 "nearest": NAMES[j] if alike else None,
                 "nearest_correlation": float(between[i, j]) if alike else None,
@@ -206,7 +294,9 @@ def select(columns: np.ndarray, train: pd.DataFrame, params: SelectParams) -> di
         )
     return {
         "method": params.method,
+        "chosen_by": chosen_by,
         "features": [NAMES[i] for i in chosen],
+        "stable": [NAMES[i] for i in stable],
         "train": {
             "windows": len(train),
             "symbols": int(train["symbol"].nunique()),
@@ -214,13 +304,42 @@ def select(columns: np.ndarray, train: pd.DataFrame, params: SelectParams) -> di
             "first_session": f"{train['event_timestamp'].min():%Y-%m-%d}",
             "last_session": f"{train['event_timestamp'].max():%Y-%m-%d}",
         },
+        "groups": by_group(ranking),
         "ranking": ranking,
     }
 
 
+def by_group(ranking: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the candidates of each of `GROUPS` say together.
+
+    Returns:
+        group, candidates, stable and chosen (how many), strength and rank_ic (means of the absolute
+        values; rank_ic None where no session has symbols to rank), surest (the one with the largest
+        |rank_ic_t|, or |t| where there is none) and its rank_ic_t.
+    """
+    table = []
+    for group in GROUPS:
+        of_group = [row for row in ranking if row["group"] == group]
+        ics = [abs(row["rank_ic_mean"]) for row in of_group if row["rank_ic_mean"] is not None]
+        surest = max(of_group, key=lambda row: (abs(row["rank_ic_t"] or 0), abs(row["t"])))
+        table.append(
+            {
+                "group": group,
+                "candidates": len(of_group),
+                "stable": sum(row["stable"] for row in of_group),
+                "chosen": sum(row["chosen"] for row in of_group),
+                "strength": float(np.mean([abs(row["strength"]) for row in of_group])),
+                "rank_ic": float(np.mean(ics)) if ics else None,
+                "surest": surest["feature"],
+                "rank_ic_t": surest["rank_ic_t"],
+            }
+        )
+    return table
+
+
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "select", SelectParams)
-    window = read_json(workspace.dataset_report)["window"]
+    dataset = read_json(workspace.dataset_report)
     names = [*KEYS, *NAMES, *FACTORS, ENDS, "split", "label"]
     groups = (
         tuple(
@@ -229,17 +348,22 @@ def main(workspace: Workspace) -> None:
         )
         for symbols in symbol_filters(workspace.dataset_rows, GROUP_ROWS)
     )
-    report = select(*seen_in_training(groups, window), params)
+    report = select(*seen_in_training(groups, dataset["window"]), params, dataset["horizon"])
     write_json(report, workspace.selection_report)
 
     from training import plots
 
-    figure = plots.selection(pd.DataFrame(report["ranking"]), params.max_correlation)
+    figure = plots.selection(report["ranking"], report["groups"], params.max_correlation)
     with replacing(workspace.selection_plot) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     left_out = [name for name in NAMES if name not in report["features"]]
+    if params.method == "stable" and not report["stable"]:
+        print(
+            f"no candidate is stable (rank IC |t| {params.min_t:g}, one sign in {params.periods} parts "
+            "of the training sessions); inputs are those of the surest correlation, and may say nothing"
+        )
     print(
-        f"{len(report['features'])} of {len(NAMES)} candidates, {report['method']}, on "
+        f"{len(report['features'])} of {len(NAMES)} candidates, {report['chosen_by']}, on "
         f"{report['train']['windows']:,} training windows; left out: {', '.join(left_out) or 'none'}"
     )
 

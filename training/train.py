@@ -14,6 +14,7 @@ from pitwise.features.served import ENDS, ServedWindows
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json
 from training import KINDS
+from training.recipes import recipe_of
 
 if TYPE_CHECKING:
     from training.models.fit import Fit, TrainParams
@@ -37,14 +38,11 @@ def fitted(
         features: of the windows, in their order.
         body: the kind's own section of `params.yaml`.
     """
-    import pytorch_lightning as pl
-
     from training.models.fit import fit
     from training.models.forecaster import Forecaster
 
-    pl.seed_everything(params.seed, verbose=False)
-    model = Forecaster(kind, features, train.length, body)
-    return fit(model, train, validation, params, progress)
+    build = partial(Forecaster, kind, features, train.length, body)
+    return fit(build, train, validation, params, progress)
 
 
 def main(workspace: Workspace, kind: str) -> None:
@@ -85,6 +83,7 @@ def main(workspace: Workspace, kind: str) -> None:
     write_json(
         {
             "kind": kind,
+            "recipe": recipe_of(workspace, kind),
             "features": features,
             "window": window,
             "horizon": dataset["horizon"],

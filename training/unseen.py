@@ -1,5 +1,6 @@
 """The champion and the baselines on bars that they have never seen: what `pitwise evaluate` shows."""
 
+import hashlib
 import sys
 import tempfile
 from contextlib import redirect_stdout
@@ -18,6 +19,7 @@ from pitwise.evaluation.baselines import Baseline, baselines
 from pitwise.evaluation.figures import figures, paired
 from pitwise.evaluation.labels import labels
 from pitwise.evaluation.sessions import by_session
+from pitwise.evaluation.trials import record_trials, trial
 from pitwise.features import __main__ as features
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import KEYS, known
@@ -29,6 +31,7 @@ from pitwise.registry.model import RegisteredModel, RegistryParams, load_registe
 from pitwise.registry.promotions import promoted_model
 from pitwise.registry.restore import restored_champion
 from pitwise.stage import load_params
+from pitwise.universe import UNIVERSE, members, read_universe, survivorship
 from pitwise.workspace import Workspace, read_parquet, sha256
 from training.walk_forward import WalkForwardParams
 
@@ -76,7 +79,11 @@ def evaluate(workspace: Workspace, data: Path) -> dict[str, Any]:
         unknown = {"log_return": np.nan, "p_up": np.nan}
         said["reversal"] = at_end[[]].assign(score=-at_end["daily_return"], **unknown)
     tables = {name: at_end[ANSWERS].join(forecast) for name, forecast in said.items()}
-    ic = {name: by_session(table, horizon)["rank_ic"] for name, table in tables.items()}
+    sessions = {name: by_session(table, horizon) for name, table in tables.items()}
+    ic = {name: found["rank_ic"] for name, found in sessions.items()}
+    recipe = hashlib.sha256(f"{champion.metadata.get('onnx_sha256')} {data.name}".encode()).hexdigest()
+    tried = trial("unseen", champion.kind, recipe[:16], sessions[CHAMPION], horizon)
+    record_trials(workspace, [tried])
     return {
         "data": str(data),
         "horizon": horizon,
@@ -121,7 +128,9 @@ def cleaned_rows(
     history = read_parquet(scratch.daily_features)
     ends, served = as_served(history, read_parquet(scratch.seals), window)
     daily = known(history)
-    rows = daily[[*KEYS, *NAMES, *FACTORS]].assign(**{ENDS: ends})
+    universe = read_universe(workspace)
+    survivorship(universe, set(daily["symbol"]), workspace.root / UNIVERSE)  # which refuses other names
+    rows = daily[[*KEYS, *NAMES, *FACTORS]].assign(**{ENDS: ends & members(universe, daily)})
     return pd.concat([rows, labels(daily, horizon)], axis=1), served
 
 

@@ -7,6 +7,7 @@ kept in data/evaluation/folds, so that a run that was stopped goes on from there
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from datetime import date
@@ -14,16 +15,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from joblib import Parallel, delayed
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pitwise.evaluation.baselines import TreesParams, baselines
+from pitwise.evaluation.breakdown import report_breakdown
 from pitwise.evaluation.figures import figures, paired
+from pitwise.evaluation.luck import (
+    deflated_sharpe_ratio,
+    effective_trials,
+    expected_max_sharpe_ratio,
+    model_confidence_set,
+    probabilistic_sharpe_ratio,
+    track,
+)
 from pitwise.evaluation.sessions import COLUMNS, by_session, mean_of_seeds
+from pitwise.evaluation.trials import Trial, record_trials, recorded_trials, trial
 from pitwise.evaluation.walk_forward import Fold, Step, first_test_session, folds
 from pitwise.features.history import KEYS
 from pitwise.features.served import ENDS
@@ -32,6 +44,8 @@ from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json, write_parquet
 from training import KINDS
 from training.folds import Recipe, forecast_fold, params_of
+from training.recipes import OF_BASELINES as RECIPE_OF_BASELINES
+from training.recipes import code_of, identity, recipe_of
 
 CODE = Path(__file__).absolute().parents[1]
 OF_MODELS = ("training/models", "training/select.py", "training/train.py")
@@ -40,6 +54,13 @@ OF_BOTH = ("pitwise/features", "training/folds.py")
 """Code that a forecast depends on."""
 SEEDED = ("gradient_boosting", *KINDS)
 """Kinds that draw; the others say the same with every seed and are fitted once."""
+
+
+class SeedParams(Params):
+    """Section train, as far as it says which seed comes first; stage `train` checks the rest."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    seed: int
 
 
 class WalkForwardParams(Params):
@@ -97,10 +118,8 @@ def tasks(workspace: Workspace, params: WalkForwardParams) -> list[Task]:
     Raises:
         DataError: too few sessions.
     """
-    from training.models.fit import TrainParams
-
     report = read_json(workspace.dataset_report)
-    seed = load_params(workspace, "train", TrainParams).seed
+    seed = load_params(workspace, "train", SeedParams).seed
     rows = read_parquet(workspace.dataset_rows, ["event_timestamp", ENDS, "label"])
     usable = rows.loc[rows[ENDS] & rows["label"].notna(), "event_timestamp"]
     sessions = pd.DatetimeIndex(usable.unique()).sort_values()
@@ -189,6 +208,18 @@ def table(rows: pd.DataFrame, of_kind: list[Task]) -> pd.DataFrame:
     return said.merge(rows, on=KEYS, how="left", validate="many_to_one")[list(COLUMNS)]
 
 
+def recipes_of(workspace: Workspace, params: WalkForwardParams, horizon: int) -> dict[str, str]:
+    """The recipe of each kind and baseline, whatever data, folds and seeds; see `training.recipes`."""
+    code = code_of(RECIPE_OF_BASELINES)
+    trees = params.trees.model_dump(exclude={"seed"})
+    return {kind: recipe_of(workspace, kind) for kind in params.kinds} | {
+        name: identity(
+            kind=name, horizon=horizon, trees=trees if name == "gradient_boosting" else None, code=code
+        )
+        for name in baselines(horizon, params.trees)
+    }
+
+
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "walk_forward", WalkForwardParams)
     wanted = tasks(workspace, params)
@@ -197,29 +228,116 @@ def main(workspace: Workspace) -> None:
     horizon = wanted[0].recipe.horizon
     rows = read_parquet(workspace.dataset_rows, [*KEYS, "label", "label_open"])
     report: dict[str, Any] = {}
-    rank_ic: dict[str, pd.Series] = {}
+    means: dict[str, pd.DataFrame] = {}
+    sessions: dict[str, pd.DataFrame] = {}
     tables = []
     for kind in dict.fromkeys(task.recipe.kind for task in wanted):
         said = table(rows, [task for task in wanted if task.recipe.kind == kind])
         tables.append(pa.Table.from_pandas(said, preserve_index=False))
-        mean = mean_of_seeds(said)
+        mean = means[kind] = mean_of_seeds(said)
         report[kind] = figures(mean, horizon)
-        rank_ic[kind] = by_session(mean, horizon)["rank_ic"]
+        sessions[kind] = by_session(mean, horizon)
     write_parquet(pa.concat_tables(tables), workspace.walk_forward_forecasts)
-    sessions = pd.concat([pd.Series(task.fold.test) for task in wanted])
+    recipes = recipes_of(workspace, params, horizon)
+    tried = [
+        trial("walk_forward", kind, _tried(workspace, kind, recipes[kind], params), found, horizon)
+        for kind, found in sessions.items()
+    ]
+    record_trials(workspace, tried)
+    rank_ic = {kind: found["rank_ic"] for kind, found in sessions.items()}
+    first, last = (f"{of(task.fold.test[at] for task in wanted):%Y-%m-%d}" for of, at in ENDS_OF_FOLDS)
+    on_record = [one for one in recorded_trials(workspace) if _overlaps(one, first, last)]
     earlier = promotions(workspace)
     report |= {
         "paired": _paired(rank_ic, list(baselines(horizon, params.trees)), horizon, params),
-        "trials": len(rank_ic),
-        "first_session": f"{sessions.min():%Y-%m-%d}",
-        "last_session": f"{sessions.max():%Y-%m-%d}",
+        "confidence_set": model_confidence_set(
+            pd.DataFrame(rank_ic), horizon, params.bootstrap_samples, params.bootstrap_seed
+        ),
+        **luck(
+            pd.DataFrame({kind: found["decile_spread"] for kind, found in sessions.items()}),
+            [one.sharpe for one in on_record if one.recipe not in {own.recipe for own in tried}],
+        ),
+        "trials": len(on_record),
+        "recipes": recipes,
+        "horizon": horizon,
+        "survivorship": read_json(workspace.dataset_report).get("survivorship"),
+        "first_session": first,
+        "last_session": last,
         "champion": earlier[-1]["kind"] if earlier else None,
     }
+    report_breakdown(workspace, means, horizon)
     write_json(report, workspace.walk_forward_report)
-    for kind in rank_ic:
-        ic, t = report[kind]["rank_ic_mean"], report[kind]["rank_ic_t"]
-        shown = "ranks nothing" if ic is None else f"rank IC {ic:+.4f} (t {t or 0:.1f})"
-        print(f"{kind}: {shown} over {report[kind]['n_sessions']:,} sessions")
+    for line in _summary(report, list(sessions)):
+        print(line)
+    if report["survivorship"]:
+        print(report["survivorship"])
+
+
+ENDS_OF_FOLDS = ((min, 0), (max, -1))
+
+
+def _tried(workspace: Workspace, kind: str, recipe: str, params: WalkForwardParams) -> str:
+    """What the forecasts of a recipe depend on in this walk-forward, less the data."""
+    seed = load_params(workspace, "train", SeedParams).seed
+    return identity(
+        recipe=recipe,
+        step=params.kinds.get(kind, params.step),
+        seeds=[seed, params.seeds] if kind in SEEDED else None,
+        embargo=params.embargo_sessions,
+        validation_fraction=params.validation_fraction if kind in KINDS else None,
+    )
+
+
+def _overlaps(one: Trial, first: str, last: str) -> bool:
+    return one.first_session <= last and one.last_session >= first
+
+
+def luck(spreads: pd.DataFrame, others: list[float | None]) -> dict[str, Any]:
+    """How much of the best Sharpe ratio is to be expected of so many tries.
+
+    Args:
+        spreads: (n_sessions, n_kinds) decile spread of each kind.
+        others: Sharpe ratios of the other trials on record, None where one has no spread. Their spreads
+            are not, so that each counts as a try of its own.
+
+    Returns:
+        psr, dsr: by kind, None where it has no spread; effective_trials; expected_max_sharpe.
+    """
+    tracks = {kind: track(spreads[kind]) for kind in spreads}
+    known = [one.sharpe for one in tracks.values() if one] + [s for s in others if s is not None]
+    own = spreads[[kind for kind, one in tracks.items() if one]]
+    effective = effective_trials(own) + len(others)
+    variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
+    return {
+        "psr": {kind: one and probabilistic_sharpe_ratio(one) for kind, one in tracks.items()},
+        "dsr": {
+            kind: one and deflated_sharpe_ratio(one, effective, variance) for kind, one in tracks.items()
+        },
+        "expected_max_sharpe": expected_max_sharpe_ratio(effective, variance),
+        "effective_trials": effective,
+    }
+
+
+def _summary(report: dict[str, Any], kinds: list[str]) -> Iterator[str]:
+    """The figures that matter, one line a kind."""
+    yield f"{'':18}{'rank IC':>9}{'t':>7}{'hits':>8}{'bp':>7}{'PSR':>7}{'DSR':>7}  among the best"
+    for kind in kinds:
+        found, best = report[kind], report["confidence_set"].get(kind, {}).get("included")
+        cells = (
+            (found["rank_ic_mean"], "+9.4f"),
+            (found["rank_ic_t"], "7.1f"),
+            (found["hit_rate_median"], "8.1%"),
+            (found["break_even_bp"], "7.1f"),
+            (report["psr"][kind], "7.2f"),
+            (report["dsr"][kind], "7.2f"),
+        )
+        shown = "".join(
+            "-".rjust(int(re.findall(r"\d+", form)[0])) if value is None else format(value, form)
+            for value, form in cells
+        )
+        yield f"{kind:18}{shown}  {'-' if best is None else 'yes' if best else 'no'}"
+    n, effective = report["trials"], report["effective_trials"]
+    yield f"{n} trials stand behind the champion, {effective} of them different"
 
 
 def _paired(

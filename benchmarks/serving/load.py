@@ -461,14 +461,18 @@ class Load:
             return 0
 
     async def progress(self) -> None:
+        told = 0
         while True:
             await asyncio.sleep(60)
             minutes = (time.monotonic() - self.start) / 60
             print(
                 f"{minutes:.1f} min: {len(self.seen.answers.answers)} answers, {self.seen.acknowledged} "
                 f"posts, {len(self.seen.troubles)} troubles, {len(self.seen.wrong)} wrong so far",
+                *self.seen.wrong[told : told + 10],
+                sep="\n  ",
                 flush=True,
             )
+            told = len(self.seen.wrong)
 
 
 @lru_cache(maxsize=1024)

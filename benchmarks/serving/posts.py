@@ -50,13 +50,15 @@ def cut(workspace: Workspace, sessions: int) -> tuple[pd.DataFrame, list[Landing
     """Take the last sessions off a workspace's landings and publish the rest.
 
     Returns:
-        the bars taken off, and the landings that are left.
+        the bars taken off, of symbols that have others, and the landings that are left. A service takes
+        no bars of a symbol that the pipeline has never seen.
     """
     whole = landings(workspace)
     versions = bar_versions(whole, load_params(workspace, "bars", bar_stage.BarParams).seal_coverage)
     raw = known_bars(versions)
     days = np.sort(raw["date"].dropna().unique())[-sessions:]
-    live = raw.loc[raw["date"].isin(days), COLUMNS]
+    is_known = raw["symbol"].isin(raw.loc[raw["date"] < days[0], "symbol"])
+    live = raw.loc[raw["date"].isin(days) & is_known, COLUMNS]
     for path in landing_files(workspace):
         path.unlink()
     left = []

@@ -1,4 +1,4 @@
-"""The figures of a forecast over many sessions, by year, regime and size, and the difference of two."""
+"""The figures of a forecast over many sessions, or of a part of them, and the difference of two."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,6 @@ from pitwise.evaluation.sessions import GROSS, SESSION, by_session
 
 Figures = dict[str, float | int | None]
 BASIS_POINTS = 10_000
-THIRDS = ("low", "middle", "high")
 
 
 def figures(table: pd.DataFrame, horizon: int) -> Figures:
@@ -133,44 +132,6 @@ def by(table: pd.DataFrame, key: pd.Series, horizon: int) -> dict[str, Figures]:
         of_close, of_open = (sessions[sessions.index.isin(days)] for sessions in (close, opening))
         result[str(part)] = _summary(rows, of_close, of_open, horizon)
     return result
-
-
-def year(table: pd.DataFrame) -> pd.Series:
-    """The year of each row's session."""
-    return table[SESSION].dt.year
-
-
-def volatility_regime(table: pd.DataFrame, market: pd.Series, window: int = 20) -> pd.Series:
-    """Which third of the table's sessions each row's is in, by the market's volatility up to then.
-
-    The cuts are over all sessions of the table: a description of what was, not known at the time.
-
-    Args:
-        market: log return of the market in each session, by session and in order, best from `window`
-            sessions before the table's first on.
-
-    Returns:
-        (n,) low, middle or high by the standard deviation of the last `window` returns, the session's
-        own included; NaN where there are not as many.
-    """
-    of_session = market.rolling(window).std().reindex(table[SESSION].unique())
-    return table[SESSION].map(_thirds(of_session.rank(), of_session.count()))
-
-
-def size_third(table: pd.DataFrame, size: pd.Series) -> pd.Series:
-    """Which third of its session's symbols each row is in.
-
-    Args:
-        size: (n,) row for row, such as the dollar volume of the last 20 sessions; without counts of
-            shares there is no market value.
-    """
-    of_session = size.set_axis(table.index).groupby(table[SESSION])
-    return _thirds(of_session.rank(), of_session.transform("count"))
-
-
-def _thirds(rank: pd.Series, n: pd.Series | int) -> pd.Series:
-    """low, middle or high by the rank among n, from 1; NaN stays NaN."""
-    return ((rank - 0.5) / n * 3).floordiv(1).map(dict(enumerate(THIRDS)))
 
 
 def paired(

@@ -22,7 +22,7 @@ def registry_client(workspace: Workspace, registry: RegistryParams) -> Any:
     """An `mlflow.MlflowClient` of the workspace's registry, which MLflow is set to from here on."""
     import mlflow
 
-    url = workspace.database_url(registry.tracking_uri)
+    url = workspace.origin.database_url(registry.tracking_uri)  # an experiment's trials stay on record
     if url.startswith(SQLITE):
         # A pooled connection would read on in a file that was deleted, and never see the new one.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
@@ -38,7 +38,7 @@ def open_experiment(workspace: Workspace, registry: RegistryParams, name: str) -
     client = registry_client(workspace, registry)
     if client.get_experiment_by_name(name) is None:
         local = registry.tracking_uri.startswith("sqlite:")
-        client.create_experiment(name, str(workspace.mlflow_artifacts) if local else None)
+        client.create_experiment(name, str(workspace.origin.mlflow_artifacts) if local else None)
     mlflow.set_experiment(name)
     return client
 

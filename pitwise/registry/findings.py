@@ -21,23 +21,33 @@ class Finding:
     """What the sentence quotes; None for a figure that is not a finite number."""
 
 
+SPAN = "{mean:+.4f} (at least {low:+.4f} at {level:.1%}, {n} sessions)"
 SENTENCES = {
     "parity": "{name} refused: ONNX differs from torch by {parity:.1e}, more than {max_parity:.1e}",
-    "undefined": "{name} refused: its {metric} is not defined on these dates",
-    "first": "{name} becomes the first champion: best of this run with {metric} {score:+.5f}",
-    "stays": "{name} stays champion: best of this run with {metric} {score:+.5f}",
-    "beats": "{name} with {metric} {score:+.5f} beats champion version {champion} ({champion_kind}) "
-    "with {champion_score:+.5f} on the same dates",
-    "not_better": "{name} with {metric} {score:+.5f} refused: does not beat champion version {champion} "
-    "({champion_kind}) with {champion_score:+.5f} on the same dates",
-    "fitted_within_test": "champion version {champion} was fitted up to {fitted_last_session}, within "
-    "the test dates that start {first_test_session}: its figure flatters it",
-    "other_rows": "champion version {champion} was measured on {champion_rows} rows, the candidates on "
-    "{rows}: its window has another length",
+    "undefined": "{name} refused: its validation loss is not a number",
+    "first": "{name} becomes the first champion: best of this run by {by} ({score:+.5f})",
+    "stays": "{name} stays champion: this run made it again",
+    "better": "{name} is promoted: its recipe's rank IC less that of champion version {champion} "
+    f"({{champion_kind}}) is {SPAN}",
+    "refit": "{name} is promoted: a refit of champion version {champion}, its rank IC less that of "
+    f"{{against}} is {SPAN}, and may be down to -{{margin:g}}",
+    "behind": "{name} refused: version {champion} of this run goes before",
+    "no_evidence": "{name} refused: the walk-forward has no forecasts of its recipe to hold against "
+    "champion version {champion} ({champion_kind}). Run `dvc repro walk_forward/dvc.yaml`",
+    "too_few": "{name} refused, without a verdict: fewer than {min_sessions} sessions to compare it "
+    "on with champion version {champion} that neither has seen",
+    "baseline_not_beaten": "{name} refused: its recipe's rank IC less that of baseline {baseline} is "
+    f"{SPAN}",
+    "not_better": "{name} refused: its recipe's rank IC less that of champion version {champion} "
+    f"({{champion_kind}}) is {SPAN}",
+    "may_be_worse": "{name} refused: a refit of champion version {champion}, its rank IC less that of "
+    f"{{against}} is {SPAN}, below -{{margin:g}}",
+    "shadow_worse": "{name} refused: in the prediction log its rank IC less that of champion version "
+    "{champion} is {mean:+.4f} (at most {high:+.4f} at {level:.1%}, {n} sessions)",
     "no_champion": "there is no champion: no version may be promoted",
-    "baselines_not_beaten": "the champion does NOT beat {baselines}: no skill is shown",
-    "within_noise": "the champion beats the baselines within noise only: its direction is right "
-    "{direction:.1%} of the time ({low:.1%} to {high:.1%}), always_up's {always_up:.1%}",
+    "unproven": "champion version {champion} is unproven: the walk-forward does not hold its recipe",
+    "unproven_against": "champion version {champion} is unproven: its recipe's rank IC less that of "
+    f"baseline {{baseline}} is {SPAN}",
 }
 """Kind of a finding to its sentence."""
 
@@ -55,10 +65,6 @@ def describe(finding: Finding) -> str:
         name: _Figure("nan") if value is None else _Figure(value) if isinstance(value, float) else value
         for name, value in finding.figures.items()
     }
-    if "baselines" in figures:
-        figures["baselines"] = ", ".join(
-            f"{b['name']} ({b['metric']} {b['value']:.4f})" for b in figures["baselines"]
-        )
     return SENTENCES[finding.kind].format(
         name=f"version {finding.version} ({finding.model_kind})", **figures
     )

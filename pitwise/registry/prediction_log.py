@@ -221,3 +221,25 @@ def append(engine: sa.Engine, predictions: "pd.DataFrame") -> int:
     return insert(
         engine, predictions[[name for name in COLUMNS if name in predictions]].to_dict("records")
     )
+
+
+def forecasts_of(engine: sa.Engine, version: str) -> "pd.DataFrame":
+    """What a version forecast at the close of each session, seen by people or not: the first of each.
+
+    Returns:
+        `symbol`, `event_timestamp` (UTC), `score`: the log return.
+    """
+    import pandas as pd
+
+    wanted = sa.select(
+        PREDICTIONS.c.symbol,
+        PREDICTIONS.c.as_of.label("event_timestamp"),
+        PREDICTIONS.c.log_return.label("score"),
+    ).where(PREDICTIONS.c.model_version == version)
+    with engine.connect() as connection:
+        rows = connection.execute(wanted.order_by(PREDICTIONS.c.served_at)).all()
+    said = pd.DataFrame(rows, columns=["symbol", "event_timestamp", "score"])
+    said["event_timestamp"] = pd.to_datetime(said["event_timestamp"], utc=True).astype(
+        "datetime64[us, UTC]"
+    )
+    return said.drop_duplicates(["symbol", "event_timestamp"], ignore_index=True)

@@ -4,7 +4,6 @@ A model is known by the SHA-256 of its ONNX file. MLflow's registry can be made 
 """
 
 import json
-import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from pitwise.errors import StoreError
-from pitwise.workspace import Workspace, replacing, sha256, synced, write_json
+from pitwise.workspace import Workspace, append_lines, read_lines, replacing, sha256, write_json
 
 LEDGER = "ledger/promotions.jsonl"
 """In the workspace: one JSON object a promotion, oldest first, never changed."""
@@ -23,7 +21,7 @@ PROMOTED = "data/promoted"
 
 def registry_writer(workspace: Workspace) -> FileLock:
     """Held by whoever writes to the ledger or makes the registry anew."""
-    path = workspace.root / "data/registry.lock"
+    path = workspace.origin.root / "data/registry.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path, is_singleton=True)
 
@@ -36,20 +34,7 @@ def promotions(workspace: Workspace) -> list[dict[str, Any]]:
     Raises:
         StoreError: a line is no promotion.
     """
-    path = workspace.root / LEDGER
-    if not path.exists():
-        return []
-    *lines, _ = path.read_text().split("\n")
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            found.append(json.loads(line))
-            found[-1]["onnx_sha256"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise StoreError(
-                f"{path}, line {number}: is no promotion ({line[:60]!r}). Mend it from Git's history."
-            ) from error
-    return found
+    return read_lines(workspace.root / LEDGER, lambda entry: "onnx_sha256" in entry, "promotion")
 
 
 def record_promotion(
@@ -58,8 +43,8 @@ def record_promotion(
     training: dict[str, Any],
     by: str,
     reason: str,
-    metric: str | None = None,
     figures: dict[str, Any] | None = None,
+    unproven: bool | None = None,
 ) -> dict[str, Any] | None:
     """Keep a promoted model, then add its line to the ledger, on disk when this returns.
 
@@ -70,12 +55,13 @@ def record_promotion(
         model: its ONNX file.
         training: what was recorded of its fit: at least the contract, kind, features and window.
         by: gate | promote | rollback.
-        metric: which of the figures decided; `figures` are those of the test dates.
+        figures: those of the test dates.
+        unproven: whether its recipe is not shown to beat the best baseline; None where nobody looked.
 
     Returns:
         the line: at (ISO, UTC), by, kind, onnx_sha256, rows_sha256 (of the data set it was fitted on),
-        previous (the champion before, its sha256 or None), metric, figures, reason; None if none was
-        added.
+        previous (the champion before, its sha256 or None), unproven, figures, reason; None if none was
+        added. Lines of before have `metric`, the figure that decided then, and no `unproven`.
     """
     identity = sha256(model)
     with registry_writer(workspace):
@@ -91,11 +77,11 @@ def record_promotion(
             "onnx_sha256": identity,
             "rows_sha256": training.get("rows_sha256"),
             "previous": previous,
-            "metric": metric,
+            "unproven": unproven,
             "figures": figures or {},
             "reason": reason,
         }
-        _append(workspace.root / LEDGER, json.dumps(entry, allow_nan=False))
+        append_lines([entry], workspace.root / LEDGER)
     return entry
 
 
@@ -125,16 +111,3 @@ def _keep(workspace: Workspace, model: Path, training: dict[str, Any], identity:
     write_json(training, folder / "training.json")
     with replacing(target) as temporary:
         shutil.copyfile(model, temporary)
-
-
-def _append(path: Path, line: str) -> None:
-    """One write, and on disk before this returns; what a power loss cut off goes first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
-        file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    synced(path.parent)

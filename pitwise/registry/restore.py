@@ -32,9 +32,14 @@ RECORDED = (
     "onnx_sha256",
     "onnx_parity",
     "fitted_last_session",
+    "train_first_session",
+    "horizon",
+    "recipe",
 )
 """A version's metadata, out of what `training.json` records of a fit."""
-TAGGED = ("kind", "onnx_sha256", "onnx_parity", "fitted_last_session")
+TAGGED = ("kind", "onnx_sha256", "onnx_parity", "fitted_last_session", "recipe")
+UNPROVEN = "unproven"
+"""Tag of a version that is or was champion: `true` while its recipe is not shown to beat a baseline."""
 """Of these, what is a tag of the version too."""
 REQUIRED = ["onnxruntime", "numpy"]
 """Packages that `mlflow models serve` runs a version with."""

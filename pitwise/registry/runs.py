@@ -15,7 +15,7 @@ BEGUN_IN = "pitwise.workspace"
 
 def begun_in(workspace: Workspace) -> dict[str, str]:
     """Tags of a run that the workspace begins."""
-    return {BEGUN_IN: f"{socket.gethostname()}:{workspace.root}"}
+    return {BEGUN_IN: f"{socket.gethostname()}:{workspace.origin.root}"}
 
 
 def end_abandoned_runs(client: Any, experiment: str, workspace: Workspace) -> list[str]:

@@ -27,9 +27,10 @@ def versions(workspace: Workspace, registry: RegistryParams) -> list[dict[str, A
     """Every version of a model, oldest first.
 
     Returns:
-        version, kind (None where it has none), aliases, created (ISO, UTC), metrics (by the
-        model's kind and each baseline; empty where its run has none), gate (the promotion gate's last
-        reason, or None), terms (since, by and reason of each time it became champion).
+        version, kind (None where it has none), unproven (in office without a test that it won), aliases,
+        created (ISO, UTC), metrics (by the model's kind and each baseline; empty where its run has
+        none), gate (the promotion gate's last reason, or None), terms (since, by and reason of each time
+        it became champion).
 
     Raises:
         StoreError: the registry does not answer, or has no such model.
@@ -51,6 +52,7 @@ def versions(workspace: Workspace, registry: RegistryParams) -> list[dict[str, A
                 {
                     "version": number,
                     "kind": version.tags.get("kind"),
+                    "unproven": version.tags.get("unproven") == "true",
                     "aliases": sorted(a for a, of in model.aliases.items() if str(of) == number),
                     "created": created.isoformat(timespec="seconds"),
                     "metrics": metrics,

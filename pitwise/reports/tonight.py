@@ -56,6 +56,8 @@ class Evening:
     """Provisional verdicts on newest bars: symbol, date, kind, confidence (0 to 1), first_known."""
     withholds: bool
     """Whether the forecasts of suspect symbols are withheld."""
+    unproven: bool = False
+    """Whether the champion's recipe is not shown to beat the best baseline."""
 
 
 class Verdict(NamedTuple):

@@ -16,7 +16,7 @@ from serving.http.metrics import Metrics
 from serving.http.problems import Problem, cause
 from serving.http.rendered import Rendered, Renderer
 from serving.http.service import BarOutcome, Service
-from serving.log.served_log import Answered
+from serving.log.served_log import Answered, Shown
 from serving.settings import ServeParams
 from serving.state.errors import AwayError, BusyError
 from serving.state.market import MarketState
@@ -118,11 +118,11 @@ class Answers:
             b",".join([row.document for row in rows]),
         )
 
-    def features(self, symbol: str, asked: Asked) -> bytes:
+    def features(self, symbol: str, asked: Asked, route: str) -> bytes:
         """`FeaturesAnswer`: the newest session's bar and indicators of a symbol.
 
         Raises:
-            Problem: the store has none (404) or the state does not answer (503).
+            Problem: the store has none (404), or the state or the log does not answer (503).
         """
         state = self.state()
         features = state.features.get(symbol)
@@ -130,7 +130,7 @@ class Answers:
             raise Problem(
                 "unknown-symbol", "The store has no features of it.", [("symbol", "is unknown")]
             )
-        asked.symbols, asked.state = 1, state.number
+        self.audit([Shown(symbol, features.as_of)], asked, route, state.number)
         return orjson.dumps(
             {
                 "symbol": symbol,
@@ -140,6 +140,19 @@ class Answers:
                 "features": features.values,
             }
         )
+
+    def audit(self, shown: Sequence[Shown], asked: Asked, route: str, state: int | None = None) -> None:
+        """Write down who is told of these, which are no new forecasts: then they may be sent.
+
+        Args:
+            shown: what is answered, features or forecasts of the past.
+            state: number of the market state it is of; None where it is of the past.
+
+        Raises:
+            Problem: the log does not answer (503).
+        """
+        self._write_down(Answered(*_who(asked, route), "", state or 0, [], shown))
+        asked.symbols, asked.state = len({one.symbol for one in shown}), state
 
     def model(self) -> bytes:
         """`ModelAnswer`: the champion that answers now.
@@ -255,25 +268,25 @@ class Answers:
 
     def _record(self, state: MarketState, rows: list[Rendered], asked: Asked, route: str) -> None:
         """Write these down: then they may be sent."""
-        started = perf_counter()
         version = state.model.version
-        answered = Answered(
-            request_id=asked.request_id,
-            caller=asked.key.name if asked.key else "",
-            route=route,
-            received_at=asked.received_at,
-            latency_ms=asked.milliseconds,
-            model_version=version,
-            state=state.number,
-            forecasts=[row.forecast for row in rows],
-        )
-        with unavailable_if_failing("prediction log", "No forecast is sent that it does not have."):
-            self._service.served.record(answered)
+        forecasts = [row.forecast for row in rows]
+        self._write_down(Answered(*_who(asked, route), version, state.number, forecasts))
         asked.symbols += len(rows)
         asked.state = state.number
-        self._metrics.log_seconds.observe(perf_counter() - started)
         self._metrics.predictions.labels(version).inc(len(rows))
         self._metrics.served_age.set(max([row.age for row in rows]))
+
+    def _write_down(self, answered: Answered) -> None:
+        started = perf_counter()
+        with unavailable_if_failing("prediction log", "Nothing is sent that it does not have."):
+            self._service.served.record(answered)
+        self._metrics.log_seconds.observe(perf_counter() - started)
+
+
+def _who(asked: Asked, route: str) -> tuple[str, str, str, datetime, float]:
+    """The first fields of `Answered`."""
+    caller = asked.key.name if asked.key else ""
+    return asked.request_id, caller, route, asked.received_at, asked.milliseconds
 
 
 @contextmanager

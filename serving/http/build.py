@@ -9,7 +9,7 @@ from pitwise.workspace import Workspace
 from serving.http.service import Service
 from serving.log.history import LoggedHistory
 from serving.log.served_log import ServedLog
-from serving.processes.places import bars_address, state_file
+from serving.processes.places import bars_address, pids_file, state_file
 from serving.processes.remote import RemoteBars
 from serving.settings import PredictParams, ServeParams
 from serving.state.database import StateReader
@@ -37,4 +37,4 @@ def build_service(
     ):
         states.current()
         bars = RemoteBars(bars_address(folder), params.max_waiting, params.bars_seconds)
-        yield Service(states, bars, served, history, predict.suspect)
+        yield Service(states, bars, served, history, predict.suspect, pids_file(workspace))

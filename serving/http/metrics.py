@@ -1,8 +1,10 @@
 """The service's metrics, for Prometheus: of all processes together, whichever is asked."""
 
+import json
 import time
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -102,6 +104,8 @@ class Metrics:
         """The market's state and the parts of the service, at the moment of the question."""
         if self.service is None:
             return
+        if self._together and self.service.pids:
+            yield from _of_processes(self.service.pids)
         try:
             yield from self._of_state(self.service)
             yield from self._of_parts(self.service)
@@ -146,3 +150,18 @@ class Metrics:
             for name, value in status.figures.items():
                 figures.add_metric([part, name], value)
         yield from (ok, failures, age, figures)
+
+
+def _of_processes(path: Path) -> Iterable[Metric]:
+    """What `ProcessCollector` has, of each process named in a file of ids, by `process`."""
+    try:
+        pids: dict[str, int] = json.loads(path.read_text())
+    except (OSError, ValueError):  # while the service starts or ends
+        return
+    together: dict[str, Metric] = {}
+    for name, pid in pids.items():
+        for own in ProcessCollector(pid=str(pid).__str__, registry=None).collect():
+            metric = together.setdefault(own.name, Metric(own.name, own.documentation, own.type))
+            for sample in own.samples:
+                metric.add_sample(sample.name, {"process": name}, sample.value)
+    yield from together.values()

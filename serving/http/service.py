@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from serving.settings import Suspect
@@ -125,3 +126,5 @@ class Service:
     served: ServedLog
     history: History
     suspect: Suspect
+    pids: Path | None = None
+    """JSON file of the service's processes, name to id; None where there is this one alone."""

@@ -1,7 +1,8 @@
 """Live bars as they came, kept before anything is made of them, until they stand in a landing.
 
 A bar on which what follows from it cannot be computed goes to the table `dead_letters` instead, with the
-error: it is in no landing, and whoever has mended the cause sends it again.
+error: it is in no landing, and whoever has mended the cause sends it again. Once a bar of its symbol and
+session is taken, it is gone from there.
 """
 
 import sqlite3
@@ -109,6 +110,19 @@ class Journal:
             database.executemany(
                 "DELETE FROM bars WHERE received_at = ? AND symbol = ? AND date = ? AND batch IS NULL",
                 [row[:3] for row in rows],
+            )
+
+    def revive(self, bars: pd.DataFrame) -> None:
+        """Take the dead letters of these bars' symbols and sessions away: later ones have been taken.
+
+        Raises:
+            StoreError: the disk does not take it; they stay.
+        """
+        dates = bars["date"].dt.strftime("%Y-%m-%d")
+        with self._changing("") as database:
+            database.executemany(
+                "DELETE FROM dead_letters WHERE symbol = ? AND date = ?",
+                list(zip(bars["symbol"], dates, strict=True)),
             )
 
     def dead_letters(self) -> pd.DataFrame:

@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
+import psutil
+import pyarrow as pa
 from filelock import Timeout
 
 from pitwise.bars.__main__ import BarParams
@@ -366,6 +368,9 @@ class LiveBars:
             self._catch_up(self._now())
         self._is_loading = False
         self._finish()
+        # Loading takes twice what is kept, and the rest would stay with this process until it ends.
+        pa.default_memory_pool().release_unused()
+        psutil.heap_trim()
 
     def _taken(
         self, bars: pd.DataFrame, now: pd.Timestamp, withdrawn: bool = False
@@ -395,6 +400,9 @@ class LiveBars:
             if factors is not None:
                 mine = self._adjusted["symbol"].isin(failed) & (self._adjusted["known_at"] == now)
                 self._adjusted = self._adjusted[~mine]
+        if self._figures["dead_letters"]:
+            self._journal.revive(bars[~bars["symbol"].isin(failed)])
+            self._count_dead_letters()
         self._finish()
         return aside, failed
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pitwise.errors import StoreError
 from serving.log.write_ahead import WriteAhead
@@ -18,6 +18,16 @@ from serving.state.market import PartStatus, SymbolForecast
 from serving.supervised import Loop
 
 REMEMBERED = 200_000  # keys; some 50 MB, and hundreds of sessions of the whole S&P 500
+
+
+class Shown(NamedTuple):
+    """Something of a symbol that was answered and is no new forecast."""
+
+    symbol: str
+    as_of: str
+    """Close of the last session seen, ISO 8601 in UTC with Z."""
+    window_hash: str = ""
+    """Of a forecast of the past."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +43,12 @@ class Answered:
     latency_ms: float
     """From then to now."""
     model_version: str
+    """"" where it has no forecast of the champion now."""
     state: int
-    """Number of the market state it was answered from."""
+    """Number of the market state it was answered from; 0 where it is of the past."""
     forecasts: Sequence[SymbolForecast]
+    shown: Sequence[Shown] = ()
+    """What else it has: features, or forecasts of the past."""
 
 
 class ServedLog:
@@ -79,6 +92,7 @@ class ServedLog:
             keys = [(f.symbol, f.as_of, version, f.window_hash) for f in forecasts]
             new = [f for f, key in zip(forecasts, keys, strict=True) if key not in self._seen]
             _require_finite(new, version)
+            told = [Shown(f.symbol, f.as_of, f.window_hash) for f in forecasts] + [*answered.shown]
             self._write_ahead.append(
                 {
                     "request_id": answered.request_id,
@@ -88,9 +102,9 @@ class ServedLog:
                     "latency_ms": answered.latency_ms,
                     "model_version": version,
                     "state": answered.state,
-                    "as_of": min((f.as_of for f in forecasts), default=None),
-                    "n": len(forecasts),
-                    "windows": " ".join([f"{f.symbol}:{f.window_hash}" for f in forecasts]),
+                    "as_of": min((f.as_of for f in told), default=None),
+                    "n": len(told),
+                    "windows": " ".join([f"{f.symbol}:{f.window_hash}".rstrip(":") for f in told]),
                     "forecasts": [_row(f) for f in new],
                 }
             )

@@ -159,7 +159,7 @@ def test_no_row_is_lost_and_each_has_the_reason_a_slow_reader_finds(seed, corrup
 
 @pytest.mark.parametrize("verdicts", ["all", "off"])
 @given(seed=st.integers(0, 1000), group=st.integers(1, 5000), vendor=st.booleans())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_it_does_not_matter_how_many_symbols_are_cleaned_at_a_time(verdicts, seed, group, vendor):
     planted = {"split": 8, "spin_off": 6, "bad_print": 10, "scale_error": 3, "stale": 3, "gap": 2}
     planted |= {"absurd_volume": 3, "duplicate": 2, "conflicting_duplicate": 2}

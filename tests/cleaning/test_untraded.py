@@ -111,7 +111,7 @@ def slow(bars: pd.DataFrame) -> list[str]:
 
 
 @pytest.mark.property
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(histories(), st.integers(1, 300))
 def test_each_bar_is_judged_by_those_before_it(bars, sessions):
     reason = untraded(bars, stale_bars=3, absurd_volume=100)

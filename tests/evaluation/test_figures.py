@@ -179,14 +179,14 @@ def test_a_planted_ic_is_found_of_its_size():
     assert found["icir"] == pytest.approx(0.1 * math.sqrt(99), rel=0.25)
 
 
-# By year, regime and size
+# By parts
 
 
 def test_by_year_each_session_counts_in_its_year():
     days = pd.to_datetime(["2023-12-28", "2023-12-29", "2024-01-02"], utc=True)
     labels = [outer(-0.005, 0.01), outer(0.002, 0.007), outer(0.004, -0.006)]
     rows = table([UP, UP, UP[::-1]], labels, days=days)
-    found = by(rows, figures_of.year(rows), 1)
+    found = by(rows, rows["event_timestamp"].dt.year, 1)
     assert list(found) == ["2023", "2024"]
     assert [part["n_sessions"] for part in found.values()] == [2, 1]
     assert found["2023"]["decile_spread_bp"] == pytest.approx(100)
@@ -219,21 +219,6 @@ def test_the_parts_of_a_whole_session_key_are_the_whole():
     mean = sum(part["rank_ic_mean"] * part["n_sessions"] for part in parts) / 6
     assert mean == pytest.approx(whole["rank_ic_mean"])
     assert sum(part["n_predictions"] for part in parts) == whole["n_predictions"]
-
-
-def test_the_volatility_regime_is_of_the_last_sessions():
-    rows = table([[1, 2]] * 6, [[0.1, 0.2]] * 6)
-    # Standard deviation of two returns: their distance / sqrt(2). Distances: none, 1, 3, 2, 6, 5.
-    market = pd.Series([0.0, 1, 4, 2, 8, 3], index=DAYS)
-    found = figures_of.volatility_regime(rows, market, window=2)
-    assert found[::2].tolist()[1:] == ["low", "middle", "low", "high", "high"]
-    assert found[::2].isna().tolist() == [True, *[False] * 5]
-
-
-def test_size_thirds_are_of_each_session():
-    rows = table([[1, 2, 3], [1, 2, 3]], [[0.1, 0.2, 0.3]] * 2)
-    found = figures_of.size_third(rows, pd.Series([5.0, 1, 9, 300, 200, 100]))
-    assert found.tolist() == ["middle", "low", "high", "high", "middle", "low"]
 
 
 # Pairs

@@ -1,5 +1,7 @@
 """Killed at any moment, on a full disk, in a folder that cannot be written: the next run goes on."""
 
+import json
+import re
 import shutil
 import signal
 import subprocess
@@ -9,37 +11,72 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from support.once import once
 from support.workspaces import ENVIRONMENT, Run, new_run
 
 from pitwise.workspace import sha256
 
 KILLED_AT_EACH_WRITE = """
-import os, pathlib, signal, sys
+import json, os, pathlib, signal, sys
 from importlib import import_module
 from pitwise.workspace import Workspace
 
-main, rename = import_module(sys.argv[1]).main, pathlib.Path.replace
-for write, folder in enumerate(sys.argv[2:]):
+module, outputs, folders = sys.argv[1], sys.argv[2].split(","), sys.argv[3:]
+main, rename = import_module(module).main, pathlib.Path.replace
+
+def run(folder, left):
+    def replace(self, target):
+        nonlocal left
+        if left == 0:  # the temporary file is whole, and its place not yet taken
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return rename(self, target)
+
     child = os.fork()
     if child == 0:
-        left = write
-
-        def replace(self, target):
-            global left
-            if left == 0:  # the temporary file is whole, and its place not yet taken
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            return rename(self, target)
-
         pathlib.Path.replace = replace
         try:
             main(Workspace(folder))
+            os._exit(0)
         finally:
             os._exit(99)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+for write, folder in enumerate(folders):
+    killed = run(folder, write)
+    there = [name for name in outputs if pathlib.Path(folder, name).exists()]
+    print(json.dumps([killed, there, run(folder, -1)]), flush=True)
 """
-"""Runs a stage in each of some folders, in the n-th killed at its n-th write; prints the exit codes."""
+"""Runs a stage in each of some folders, in the n-th killed at its n-th write and then run again; prints
+for each the exit code, the outputs that were there then, and the second exit code."""
+ON_OTHER_DISKS = """
+import json, os, runpy, subprocess, sys
+from importlib import import_module
+
+cases = json.loads(sys.argv[1])
+for module, *_ in cases:
+    import_module(module)  # once for all
+for module, arguments, folder, options in cases:
+    os.makedirs(folder, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+    shown = os.memfd_create("shown")
+    child = os.fork()
+    if child == 0:
+        os.dup2(shown, 2)
+        sys.argv = [module, *arguments]
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as stopped:
+            sys.stderr.flush()
+            os._exit(stopped.code or 0)
+        finally:
+            os._exit(99)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    subprocess.run(["umount", folder], check=True)
+    os.lseek(shown, 0, 0)
+    print(json.dumps([code, os.read(shown, 100_000).decode()]), flush=True)
+"""
+"""Runs stages one by one, each with a small file system of its own mounted over one of its folders;
+prints each one's exit code and standard error."""
 
 
 class Stage(NamedTuple):
@@ -99,11 +136,7 @@ def hidden(folder: Path) -> list[Path]:
 def stopped_before(stage: str, whole: Run, folder: Path) -> Run:
     """A fresh workspace with what `dvc repro` had done before it came to a stage."""
     run = new_run(folder)
-    # Without the run cache, from which DVC would take the stage's results and not run it.
-    shutil.copytree(whole.path / ".dvc/cache/files", run.path / ".dvc/cache/files")
     shutil.copytree(whole.workspace.landing, run.workspace.landing)
-    shutil.copy2(whole.path / "data/landing.dvc", run.path / "data/landing.dvc")
-    lock = yaml.safe_load((whole.path / "dvc.lock").read_text())
     earlier = list(STAGES)[: list(STAGES).index(stage)]
     for name in [name for done in earlier for name in STAGES[done].outputs]:
         (run.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -111,92 +144,71 @@ def stopped_before(stage: str, whole: Run, folder: Path) -> Run:
     if "publish" in earlier:
         for name in STATE:
             shutil.copy2(whole.path / name, run.path / name)
-    lock["stages"] = {name: lock["stages"][name] for name in earlier}
-    (run.path / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
     return run
 
 
-@pytest.fixture(scope="module")
-def killed(default_run, tmp_path_factory):
-    """Of a stage, by the number of a write: the workspace in which the stage was killed at it."""
-
-    def kill(stage: str, folder: Path) -> None:
-        module, outputs = STAGES[stage]
-        runs = [stopped_before(stage, default_run, folder / str(i)) for i in range(len(outputs))]
-        folders = [str(run.path) for run in runs]
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED_AT_EACH_WRITE, module, *folders],
-            cwd=folder,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-        codes = [int(code) for code in done.stdout.split()]
-        assert codes == [-signal.SIGKILL] * len(outputs), done.stderr
-
-    def folders(stage: str) -> Path:
-        return once(tmp_path_factory, f"killed_{stage}", lambda folder: kill(stage, folder))
-
-    return folders
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_killed_at_any_write_is_made_good_by_its_next_run(default_run, tmp_path, stage):
+    module, outputs = STAGES[stage]
+    runs = [stopped_before(stage, default_run, tmp_path / str(write)) for write in range(len(outputs))]
+    folders = [str(run.path) for run in runs]
+    command = [sys.executable, "-c", KILLED_AT_EACH_WRITE, module, ",".join(outputs), *folders]
+    shown = runs[0].run(*command).stdout
+    happened = [json.loads(line) for line in shown.splitlines() if line.startswith("[")]
+    assert happened == [[-signal.SIGKILL, outputs[:write], 0] for write in range(len(outputs))]
+    for run in runs:
+        for output in outputs:
+            assert sha256(run.path / output) == sha256(default_run.path / output)
+        assert not hidden(run.path)
 
 
-@pytest.mark.parametrize(
-    ("stage", "write"),
-    [(name, write) for name, stage in STAGES.items() for write in range(len(stage.outputs))],
-)
-def test_a_stage_killed_at_any_write_is_made_good_by_the_next_dvc_repro(
-    default_run, killed, tmp_path, stage, write
-):
+@pytest.mark.parametrize("stage", ["clean", "publish"])
+def test_what_a_killed_stage_left_does_not_pass_for_done(default_run, tmp_path, stage):
+    """All its outputs but the last are there when `dvc repro` comes to it again."""
+    run = stopped_before(stage, default_run, tmp_path / "project")
+    # Without the run cache, from which DVC would take the stage's results and not run it.
+    shutil.copytree(default_run.path / ".dvc/cache/files", run.path / ".dvc/cache/files")
+    shutil.copy2(default_run.path / "data/landing.dvc", run.path / "data/landing.dvc")
+    lock = yaml.safe_load((default_run.path / "dvc.lock").read_text())
+    earlier = list(STAGES)[: list(STAGES).index(stage)]
+    lock["stages"] = {name: lock["stages"][name] for name in earlier}
+    (run.path / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
     outputs = STAGES[stage].outputs
-    run = Run(killed(stage) / str(write)).copy(tmp_path / "project")
-    for name in outputs[:write]:
-        assert (run.path / name).exists(), name
-    for name in outputs[write:]:
-        assert not (run.path / name).exists(), name
+    for name in outputs[:-1]:
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(default_run.path / name, run.path / name)
     shown = run.run("dvc", "repro", stage).stdout
-    assert shown.count("Running stage") == 1
-    assert f"Running stage '{stage}'" in shown
+    assert re.findall("Running stage '(.*)'", shown) == [stage]
     for output in outputs:
         assert sha256(run.path / output) == sha256(default_run.path / output)
-    assert not hidden(run.path)
 
 
-def in_a_mount(run: Run, folder: str, options: str, stage: str) -> subprocess.CompletedProcess:
-    """Run a stage with a small file system of its own mounted at `folder`."""
-    probe = subprocess.run(["unshare", "--mount", "--map-root-user", "true"], capture_output=True)
-    if probe.returncode:
+DISKS = [
+    ("pitwise.cli", ["load"], "data/landing", "size=64k"),
+    ("pitwise.bars", [], "data/bars", "size=64k"),
+    ("pitwise.cleaning", [], "data/clean", "size=64k"),
+    ("pitwise.features", [], "data/features", "size=256k"),
+    ("feature_repo.publish", [], "data/feast", "size=64k"),
+    ("training.dataset", [], "data/dataset", "size=256k"),
+    ("pitwise.cli", ["load"], "data/landing", "ro"),
+    ("pitwise.cleaning", [], "data/clean", "ro"),
+    ("training.dataset", [], "data/dataset", "ro"),
+]
+
+
+def test_a_full_or_locked_disk_is_one_clear_message_and_the_next_run_goes_on(default_run, tmp_path):
+    namespace = ("unshare", "--mount", "--map-root-user")
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody mount in a namespace of their own")
-    (run.path / folder).mkdir(parents=True, exist_ok=True)
-    command = f"mount -t tmpfs -o {options} tmpfs {folder} && exec {sys.executable} -m {stage}"
-    return run.run("unshare", "--mount", "--map-root-user", "sh", "-c", command, check=False)
-
-
-@pytest.mark.parametrize(
-    ("folder", "options", "stage"),
-    [
-        ("data/landing", "size=64k", "pitwise.cli load"),
-        ("data/bars", "size=64k", "pitwise.bars"),
-        ("data/clean", "size=64k", "pitwise.cleaning"),
-        ("data/features", "size=256k", "pitwise.features"),
-        ("data/feast", "size=64k", "feature_repo.publish"),
-        ("data/dataset", "size=256k", "training.dataset"),
-        ("data/landing", "ro", "pitwise.cli load"),
-        ("data/clean", "ro", "pitwise.cleaning"),
-        ("data/dataset", "ro", "training.dataset"),
-    ],
-)
-def test_a_full_or_locked_disk_is_one_clear_message_and_the_next_run_goes_on(
-    default_run, tmp_path, folder, options, stage
-):
     copy = default_run.copy(tmp_path / "project")
-    done = in_a_mount(copy, folder, options, stage)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert any(word in errors[0] for word in ("space", "full", "Read-only", "disk")), errors
+    shown = copy.run(*namespace, sys.executable, "-c", ON_OTHER_DISKS, json.dumps(DISKS)).stdout
+    happened = [json.loads(line) for line in shown.splitlines() if line.startswith("[")]
+    for case, (code, said) in zip(DISKS, happened, strict=True):
+        assert code == 1, (case, said)
+        assert "Traceback" not in said, case
+        errors = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, case
+        assert any(word in errors[0] for word in ("space", "full", "Read-only", "disk")), errors
     copy.run("dvc", "repro", LAST)
     assert hashes(copy.path) == hashes(default_run.path)
 

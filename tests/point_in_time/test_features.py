@@ -75,7 +75,7 @@ def alike(got: pd.DataFrame, wanted: pd.DataFrame) -> None:
 def test_verdicts_features_and_windows_are_those_of_what_had_come(verdicts, market):
     seed, mode = market
     rules = params(verdicts)
-    landings = deliveries(seed, mode, first=70, symbols=7, sessions=110)
+    landings = deliveries(seed, mode, first=70, symbols=7, sessions=100)
     versions = versions_of(landings)
     told, history = feature_history(versions, rules)
     assert history.equals(history.sort_values([*KEYS, CREATED], ignore_index=True))

@@ -25,7 +25,7 @@ FIRST, AT = 60, 70
 ODD = "S003"
 
 
-def market(sessions: int = 90) -> pd.DataFrame:
+def market(sessions: int = 80) -> pd.DataFrame:
     raw = bars(22, sessions, seed=1)[COLUMNS]
     rng = np.random.default_rng(3)
     return raw.assign(volume=np.round(1e6 * np.exp(rng.normal(0, 0.2, len(raw)))))
@@ -120,12 +120,12 @@ def test_an_action_is_told_of_a_symbol_that_is_too_young_for_features():
 
 
 def test_a_symbol_away_for_a_quarter_starts_anew_as_soon_as_it_is_back():
-    raw = market(140)
+    raw = market(130)
     days, closes = days_of(raw), session_close(pd.Series(days_of(raw)))
     away = (raw["symbol"] == ODD) & (raw["date"] >= days[60]) & (raw["date"] < days[125])
     raw = raw[~away]
     early = raw[of_odd(raw, 125)]
-    loads = [*evenings(raw.drop(early.index), 110), delivery(early, closes[125] + HOUR / 4)]
+    loads = [*evenings(raw.drop(early.index), 118), delivery(early, closes[125] + HOUR / 4)]
     holds(loads, *around(raw, 125, 126))
 
 

@@ -49,9 +49,7 @@ def promoted(workspace: Workspace, folder: Path, *scales: float) -> list[str]:
     files = [model_file(folder, scale) for scale in scales]
     for file, scale in zip(files, scales, strict=True):
         figures = {"skill_vs_persistence": scale, "direction_accuracy": None}
-        record_promotion(
-            workspace, file, TRAINING, "gate", f"won at {scale}", "skill_vs_persistence", figures
-        )
+        record_promotion(workspace, file, TRAINING, "gate", f"won at {scale}", figures, unproven=True)
     return [digest(file) for file in files]
 
 
@@ -67,7 +65,7 @@ def test_a_promotion_is_one_line_and_its_model_is_kept(workspace, tmp_path):
         "onnx_sha256": one,
         "rows_sha256": "ab" * 32,
         "previous": None,
-        "metric": "skill_vs_persistence",
+        "unproven": True,
         "figures": {"skill_vs_persistence": 0.01, "direction_accuracy": None},
         "reason": "won at 0.01",
     }

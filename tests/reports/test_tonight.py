@@ -177,3 +177,8 @@ def test_an_empty_page_says_what_to_run():
         evening(forecasts=FORECASTS.head(0), quarantine=ASIDE.head(0), evaluation={}, champion_kind=None)
     )
     assert document.count("pitwise run") >= 3
+
+
+def test_an_unproven_champion_is_marked_so():
+    assert "champion, unproven" in tonight.tonight(evening(unproven=True))
+    assert "unproven" not in tonight.tonight(evening())

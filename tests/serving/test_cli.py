@@ -133,11 +133,11 @@ def test_predict_as_json_is_the_model_s_forecast(run, workspace):
     assert row["price"] == pytest.approx(row["last_close"] * 2.718281828 ** row["log_return"], rel=1e-6)
 
 
-def test_predict_of_unknown_symbols_alone_exits_with_1(workspace):
-    done = pitwise(workspace, "predict", "NOSUCH", "--json")
-    assert done.returncode == 1
+def test_predict_of_unknown_symbols_alone_exits_with_1(run, workspace):
+    done = run(workspace, "predict", "NOSUCH", "--json")
+    assert done.exit_code == 1
     assert json.loads(done.stdout)["forecasts"] == []
-    assert done.stderr == "error: the online store has no window of NOSUCH.\n"
+    assert str(done.exception) == "the online store has no window of NOSUCH."
 
 
 def test_predict_says_what_is_known_of_the_newest_bars(run, workspace, tmp_path):

@@ -151,12 +151,15 @@ READY = re.compile(r"(http://127\.0\.0\.1:\d+) serves version 7 for 4 symbols, r
 BAR = {"symbol": "AAPL", "date": "2013-11-04", "open": 1, "high": 999, "low": 1, "close": 1, "volume": 1}
 
 
-def launch(folder: Path, behaviour: str, **params: Any) -> subprocess.Popen:
+def launch(
+    folder: Path, behaviour: str, ending_seconds: float = supervisor.ENDING_SECONDS, **params: Any
+) -> subprocess.Popen:
     """`pitwise serve` in a workspace, from another working directory.
 
     Args:
         behaviour: the seconds that a post of bars takes, or what is wrong at the start: `broken`, a
             part is missing; `slow`, it takes a minute; `dies`, the writer is killed.
+        ending_seconds: what the supervisor gives its children to end, beside the draining.
     """
     from support.fake_service import PARAMS
 
@@ -166,7 +169,7 @@ def launch(folder: Path, behaviour: str, **params: Any) -> subprocess.Popen:
     (folder / "behaviour").write_text(behaviour)
     with (folder / "stderr").open("a") as log:
         return subprocess.Popen(
-            [sys.executable, __file__, folder],
+            [sys.executable, __file__, folder, str(ending_seconds)],
             cwd=folder.parent,
             env=os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONPATH": os.pathsep.join(sys.path)},
             stdout=subprocess.PIPE,
@@ -202,7 +205,7 @@ class Running:
         path = self.folder / name
         return path.read_text().splitlines() if path.exists() else []
 
-    def end(self, by: int = signal.SIGTERM, seconds: float = 30) -> tuple[int, str]:
+    def end(self, by: int = signal.SIGTERM, seconds: float = 60) -> tuple[int, str]:
         """Exit code, and what it printed after it was ready."""
         self.process.send_signal(by)
         printed, _ = self.process.communicate(timeout=seconds)
@@ -219,4 +222,5 @@ class Running:
 
 if __name__ == "__main__":
     supervisor.HANGS_SECONDS, supervisor.LOOK_SECONDS = 5, 1
+    supervisor.ENDING_SECONDS = float(sys.argv[2])
     run_stage(lambda _: server.run(Workspace(sys.argv[1]), None, None, write=write))

@@ -1,5 +1,9 @@
 """Models of one formula, in ONNX, and broken ones, registered without training anything."""
 
+import tempfile
+from functools import cache
+from pathlib import Path
+
 import mlflow
 import numpy as np
 import onnx
@@ -63,8 +67,19 @@ def contract(**changed) -> dict:
     return {"kind": "by_hand", "features": list(FEATURES), "window": WINDOW} | changed
 
 
+@cache
+def empty_registry() -> bytes:
+    """MLflow's database before anything is in it: its tables are made by dozens of migrations."""
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_registered_models()
+        return Path(folder, "mlflow.db").read_bytes()
+
+
 def registry(workspace: Workspace) -> mlflow.MlflowClient:
     """MLflow's client of the workspace's registry, which MLflow is set to from here on."""
+    database = workspace.root / "mlflow.db"
+    if not database.exists():
+        database.write_bytes(empty_registry())
     mlflow.set_tracking_uri(f"sqlite:///{workspace.root}/mlflow.db")
     return mlflow.MlflowClient()
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -150,8 +151,8 @@ def small_model(kind: str, seed: int = 1) -> Forecaster:
 
 
 def small_fit(kind: str, rows: pd.DataFrame, seed: int = 1, **changed) -> Fit:
-    model = small_model(kind, seed)
-    return fit(model, part(rows, "train"), part(rows, "validation"), train_params(**changed))
+    build = partial(small_model, kind, seed)
+    return fit(build, part(rows, "train"), part(rows, "validation"), train_params(**changed))
 
 
 def evaluate_params() -> EvaluateParams:

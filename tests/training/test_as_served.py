@@ -15,7 +15,7 @@ from pitwise.features.history import CREATED, KEYS, known
 from pitwise.features.indicators import BY_NAME, NAMES
 from pitwise.features.served import ServedWindows, as_served, last_sessions
 from pitwise.features.windows import last_windows
-from pitwise.workspace import Workspace, read_parquet, write_parquet
+from pitwise.workspace import Workspace, read_json, read_parquet, write_parquet
 from training import dataset
 
 DAYS = pd.Series(pd.to_datetime([f"2024-01-{day:02d}" for day in (2, 3, 4, 5, 8, 9, 10, 11, 12)]))
@@ -349,3 +349,27 @@ def test_a_cutoff_takes_the_correction_and_its_seals_away(corrected):
     assert rows["event_timestamp"].max() == instant
     assert rows.loc[rows["symbol"] == "S000", "close"].iloc[80] != 1.5
     assert read_parquet(corrected.served_rows).empty
+
+
+@pytest.mark.component
+def test_a_universe_decides_who_is_in_a_session_and_leaves_the_history(corrected):
+    path = corrected.root / "universe/universe.csv"
+    path.parent.mkdir()
+    sessions = read_parquet(corrected.daily_features)["event_timestamp"].drop_duplicates().sort_values()
+    joined, left = (f"{sessions.iloc[i]:%Y-%m-%d}" for i in (90, 70))
+    rest = "".join(f"{symbol},2010-01-04,\n" for symbol in ("S002", "S003", "GONE"))
+    path.write_text(f"symbol,from,to\nS000,{joined},\nS001,2010-01-04,{left}\n{rest}")
+    try:
+        dataset.main(corrected)
+    finally:
+        path.unlink()
+    rows = read_parquet(corrected.dataset_rows)
+    number = rows.groupby("symbol").cumcount()
+    ends = {symbol: list(at) for symbol, at in number[rows["ends_window"]].groupby(rows["symbol"])}
+    assert ends.keys() == {"S000", "S001", "S002", "S003"}
+    assert ends["S000"] == list(range(90, 120))  # on the first day with a whole window of before
+    assert ends["S001"] == list(range(ends["S002"][0], 70))
+    assert (rows.loc[~rows["ends_window"], "split"] == "").all()
+    report = read_json(corrected.dataset_report)
+    assert report["universe"] == {"symbols": 5, "without_bars": ["GONE"], "never_members": ["S004"]}
+    assert report["survivorship"] == "1 of the universe's 5 symbols have no bars: GONE"

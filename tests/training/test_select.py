@@ -12,22 +12,19 @@ from support.project import with_params
 from pitwise.errors import ParamsError
 from pitwise.features.indicators import BY_NAME, NAMES
 from pitwise.features.windows import gather
-from pitwise.registry.contract import open_onnx
-from pitwise.registry.model import RegisteredModel
 from pitwise.stage import load_params
 from pitwise.workspace import read_json
 from training import select as stage
-from training.models.export import export_onnx
-from training.models.fit import fit_scaling
-from training.models.forecaster import Forecaster
 from training.models.scaler import Scaler
-from training.register import measure_champion
 from training.select import (
     CLOSE,
+    GROUPS,
     SelectParams,
+    SessionIC,
     candidates_at_window_end,
     choose,
     seen_in_training,
+    session_ics,
     standard_ranks,
     strength,
 )
@@ -271,6 +268,7 @@ def test_one_stock_is_enough(rows):
     report = select(planted(one, "volatility_20", 0.5), small.WINDOW, select_params(n=3))
     assert report["ranking"][0]["feature"] == "volatility_20"
     assert len(report["features"]) == 3
+    assert report["groups"][0]["rank_ic"] is None, "one stock has no others to rank it by"
 
 
 def test_a_fixed_list_stands_and_the_ranking_is_reported_all_the_same(rows):
@@ -306,7 +304,98 @@ def test_impossible_params_are_refused_by_name(tmp_path, changed, message):
         load_params(workspace, "select", SelectParams)
 
 
-@pytest.mark.parametrize("method", ["correlation", "fixed"])
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_session_ics_are_spearmans_with_errors_that_know_the_overlap(horizon):
+    """Statsmodels' HAC errors of the mean are the reference."""
+    rng = np.random.default_rng(horizon)
+    sessions = np.repeat(np.arange(60), 7)
+    x = np.round(rng.normal(size=(len(sessions), 3)), 1)  # with ties
+    x[:, 2] = rng.normal(size=60)[sessions]  # the same for all symbols: nothing to rank
+    label = 0.2 * x[:, 0] + rng.normal(size=len(sessions))
+    shuffled = rng.permutation(len(sessions))
+    found = session_ics(x[shuffled], label[shuffled], sessions[shuffled], horizon, 4)
+    for i in range(2):
+        by_hand = np.array(
+            [spearmanr(x[sessions == day, i], label[sessions == day]).statistic for day in range(60)]
+        )
+        hac = {"maxlags": horizon - 1, "use_correction": True}
+        fitted = sm.OLS(by_hand, np.ones(60)).fit(cov_type="HAC", cov_kwds=hac)
+        assert found[i].mean == pytest.approx(by_hand.mean())
+        assert found[i].t == pytest.approx(fitted.tvalues[0])
+        assert found[i].by_period == pytest.approx(by_hand.reshape(4, 15).mean(axis=1).tolist())
+    assert found[2] == SessionIC(None, None, [None] * 4)
+
+
+@pytest.mark.parametrize(
+    ("ic", "stable"),
+    [
+        (SessionIC(0.02, 3.0, [0.01, 0.03]), True),
+        (SessionIC(-0.02, -3.5, [-0.01, -0.03]), True),
+        (SessionIC(0.02, 2.9, [0.01, 0.03]), False),
+        (SessionIC(0.02, 5.0, [0.05, -0.01]), False),
+        (SessionIC(0.02, 5.0, [0.04, 0.0]), False),
+        (SessionIC(0.02, 5.0, [0.02, None]), False),
+        (SessionIC(0.02, None, [0.02, 0.02]), False),
+        (SessionIC(None, None, [None, None]), False),
+    ],
+)
+def test_stable_is_sure_and_of_one_sign_throughout(ic, stable):
+    assert ic.stable(3.0) is stable
+
+
+def test_only_the_stable_are_chosen_however_many_are_asked_for(rows):
+    params = select_params(method="stable", n=8)
+    report = select(planted(rows, "rsi_14", 0.5), small.WINDOW, params)
+    table = ranking(report)
+    assert report["chosen_by"] == "stable"
+    assert "rsi_14" in report["features"]
+    assert set(report["features"]) <= {"close", *report["stable"]}
+    assert table.index[table["stable"]].sort_values().tolist() == sorted(report["stable"])
+    assert set(report["stable"]) < set(NAMES)
+
+
+def test_what_turned_against_itself_is_not_stable(rows):
+    """Sure on the whole, and the other way round in the last quarter of the training sessions."""
+    signal = planted(rows, "volume", 0.9)
+    train = signal["split"] == "train"
+    sessions = np.sort(signal.loc[train, "event_timestamp"].unique())
+    late = train & (signal["event_timestamp"] >= sessions[int(0.8 * len(sessions))])
+    turned = signal.assign(label=signal["label"].where(~late, -signal["label"]))
+    before, after = (
+        ranking(select(labels, small.WINDOW, select_params(method="stable")))
+        for labels in (signal, turned)
+    )
+    assert before.loc["volume", "stable"]
+    assert after.loc["volume", "rank_ic_t"] > 3
+    assert not after.loc["volume", "stable"]
+
+
+def test_where_nothing_is_stable_the_report_says_so_and_correlation_chooses(rows):
+    report = select(rows, small.WINDOW, select_params(method="stable"))
+    assert report["stable"] == []
+    assert (report["method"], report["chosen_by"]) == ("stable", "correlation")
+    assert report["features"] == select(rows, small.WINDOW, select_params())["features"]
+
+
+def test_groups_sum_up_their_candidates(rows):
+    report = select(planted(rows, "volume", 0.5), small.WINDOW, select_params(method="stable"))
+    table = ranking(report)
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(NAMES)
+    volume = next(group for group in report["groups"] if group["group"] == "volume")
+    of_group = table.loc[["volume", "volume_sma_20", "volume_ratio", "obv_20", "mfi_14"]]
+    assert volume == {
+        "group": "volume",
+        "candidates": 5,
+        "stable": of_group["stable"].sum(),
+        "chosen": of_group["chosen"].sum(),
+        "strength": pytest.approx(of_group["strength"].abs().mean()),
+        "rank_ic": pytest.approx(of_group["rank_ic_mean"].abs().mean()),
+        "surest": "volume",
+        "rank_ic_t": of_group["rank_ic_t"].max(),
+    }
+
+
+@pytest.mark.parametrize("method", ["stable", "fixed"])
 def test_the_stage_leaves_the_list_its_reasons_and_a_picture(tmp_path, capsys, method):
     bars = small.market(4, 160, seed=3)
     workspace = small.make_workspace(tmp_path, bars, select={"method": method, "n": 5})
@@ -315,34 +404,12 @@ def test_the_stage_leaves_the_list_its_reasons_and_a_picture(tmp_path, capsys, m
     expected = select(rows, small.WINDOW, load_params(workspace, "select", SelectParams))
     report = read_json(workspace.selection_report)
     assert report["features"] == expected["features"]
-    assert len(report["features"]) == (5 if method == "correlation" else len(small.FEATURES))
+    assert len(report["features"]) == (len(small.FEATURES) if method == "fixed" else 5)
     assert ranking(report)["t"].to_dict() == pytest.approx(ranking(expected)["t"].to_dict())
     assert workspace.selection_plot.read_bytes().startswith(b"\x89PNG")
     left_out = len(NAMES) - len(report["features"])
-    printed = capsys.readouterr().out
-    assert printed.startswith(f"{len(report['features'])} of {len(NAMES)} candidates, {method}")
+    *said, printed = capsys.readouterr().out.splitlines()
+    assert [line[:22] for line in said] == (["no candidate is stable"] if method == "stable" else [])
+    chosen_by = "correlation" if method == "stable" else method
+    assert printed.startswith(f"{len(report['features'])} of {len(NAMES)} candidates, {chosen_by}")
     assert len(printed.split("left out: ")[1].split(", ")) == left_out
-
-
-@pytest.mark.component
-def test_a_champion_with_another_list_is_measured_on_the_same_dates(rows, tmp_path):
-    theirs = ("high", "close", "volume_ratio", "momentum_5")
-    assert set(theirs) - set(small.FEATURES)
-    torch.manual_seed(0)
-    model = Forecaster("ann", theirs, small.WINDOW, small.BODIES["ann"])
-    train, test = (
-        small.at_ends(rows, np.flatnonzero(rows["split"] == part), theirs) for part in ("train", "test")
-    )
-    fit_scaling(model, train)
-    model.eval()
-    export_onnx(model, small.all_windows(train)[:2], tmp_path / "model.onnx")
-    metadata = {"onnx_parity": 0.0, "fitted_last_session": "2014-06-02"}
-    session = open_onnx(tmp_path / "model.onnx")
-    champion = RegisteredModel("3", "ann", theirs, small.WINDOW, session, metadata)
-    measured = measure_champion(champion, rows, rows[:0].assign(begins=False), small.evaluate_params())
-    label = rows.loc[rows["split"] == "test", "label"].to_numpy()
-    with torch.no_grad():
-        forecast = model(small.all_windows(test))[0].numpy()
-    skill = 1 - ((label - forecast) ** 2).sum() / (label**2).sum()
-    assert measured.n_predictions == len(label)
-    assert measured.figures["skill_vs_persistence"] == pytest.approx(skill, rel=1e-4)

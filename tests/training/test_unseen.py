@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pitwise.errors import DataError, StoreError
 from pitwise.evaluation.figures import KEYS as FIGURES
 from pitwise.workspace import Workspace, sha256
 from training import cli
-from training.unseen import evaluate, seen_by_fit
+from training.unseen import cleaned_rows, evaluate, seen_by_fit
 
 pytestmark = pytest.mark.component
 
@@ -163,14 +164,14 @@ def test_nothing_of_the_workspace_is_changed(workspace, prices):
 
 def test_the_document_is_all_that_is_on_stdout(workspace, prices, report, monkeypatch):
     monkeypatch.chdir(workspace.root)
-    done = CliRunner().invoke(cli.app, ["--data", str(prices), "--json"])
+    done = CliRunner().invoke(cli.app, ["evaluate", "--data", str(prices), "--json"])
     assert done.exit_code == 0
     assert json.loads(done.stdout) == report | {"data": str(prices)}
 
 
 def test_the_table_names_every_forecast(workspace, prices, report, monkeypatch):
     monkeypatch.chdir(workspace.root)
-    done = CliRunner().invoke(cli.app, ["--data", str(prices)])
+    done = CliRunner().invoke(cli.app, ["evaluate", "--data", str(prices)])
     assert done.exit_code == 0
     shown = {row.split()[0]: row.split()[1:] for row in done.stdout.splitlines() if row.strip()}
     assert shown["reversal"][0] == f"{report['figures']['reversal']['rank_ic_mean']:+.4f}"
@@ -180,8 +181,24 @@ def test_the_table_names_every_forecast(workspace, prices, report, monkeypatch):
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_a_universe_decides_who_is_judged(tmp_path, workspace, prices):
+    table = workspace.root / "universe/universe.csv"
+    table.parent.mkdir()
+    table.write_text(
+        "symbol,from,to\nXS000,2010-01-04,\nXS001,2014-06-02,2014-07-01\nS000,2010-01-04,\n"
+    )
+    try:
+        rows, _ = cleaned_rows(workspace, Workspace(tmp_path), prices, 10, 1)
+    finally:
+        shutil.rmtree(table.parent)
+    judged = rows[rows["ends_window"]].groupby("symbol")["event_timestamp"].agg(["min", "max"])
+    assert list(judged.index) == ["XS000", "XS001"]
+    june = [f"{day:%Y-%m-%d}" for day in judged.loc["XS001"]]
+    assert june == ["2014-06-02", "2014-06-30"]
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    done = CliRunner().invoke(cli.app, ["--data", str(tmp_path / "no.csv")])
+    done = CliRunner().invoke(cli.app, ["evaluate", "--data", str(tmp_path / "no.csv")])
     assert isinstance(done.exception, DataError)
     assert "no.csv: there is no such file" in str(done.exception)
 

@@ -111,8 +111,10 @@ def test_folds_are_the_calendars_and_start_together(finished):
 def test_the_report_has_every_figure_of_every_kind_and_their_differences(finished):
     report = read_json(finished.walk_forward_report)
     kinds = {"ann", *BASELINES}
-    others = {"paired", "trials", "first_session", "last_session", "champion"}
+    others = {"paired", "trials", "first_session", "last_session", "champion", "recipes", "horizon"}
+    others |= {"confidence_set", "psr", "dsr", "expected_max_sharpe", "effective_trials", "survivorship"}
     assert set(report) == kinds | others
+    assert set(report["recipes"]) == set(report["psr"]) == set(report["dsr"]) == kinds
     assert all(set(report[kind]) == set(FIGURES) for kind in kinds)
     assert {kind: set(of) for kind, of in report["paired"].items()} == {
         kind: set(BASELINES) - {kind} for kind in kinds

@@ -1,8 +1,8 @@
 """Fitting a forecaster: scaling and weights see training dates, early stopping validation dates."""
 
-import logging
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,10 +12,10 @@ from pydantic import Field
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.nn import functional
-from torch.utils import deterministic
 
 from pitwise.stage import Params
 from training.models.forecaster import Forecaster
+from training.models.reproducible import reproducible
 from training.models.windows import Batch, WindowDataset, batches
 
 EVALUATION_BATCH = 512
@@ -107,17 +107,29 @@ class Fit:
 
 
 def fit(
-    model: Forecaster,
+    build: Callable[[], Forecaster],
     train: WindowDataset,
     validation: WindowDataset,
     params: TrainParams,
     progress: bool = False,
 ) -> Fit:
-    """Fit `model` in place, on a GPU where there is one; the same seed gives the same CPU weights.
+    """Build a model and fit it, on a GPU where there is one; the same seed gives the same CPU weights.
 
-    The validation loss is checked every `batches_per_check` batches, or once a pass where a pass
-    is shorter; `patience` checks without a better one end the fit.
+    First weights, batches and dropout are drawn from `params.seed`. The process is left as it was, see
+    `reproducible`. The validation loss is checked every `batches_per_check` batches, or once a pass
+    where a pass is shorter; `patience` checks without a better one end the fit.
     """
+    with reproducible(params.seed):
+        return _fit(build(), train, validation, params, progress)
+
+
+def _fit(
+    model: Forecaster,
+    train: WindowDataset,
+    validation: WindowDataset,
+    params: TrainParams,
+    progress: bool,
+) -> Fit:
     fit_scaling(model, train)
     training = Training(model, params)
     train_batches = batches(train, params.batch_size, shuffle=True)
@@ -125,9 +137,6 @@ def fit(
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # Lightning's advice on data-loading workers does not apply: a batch is one gather.
         warnings.simplefilter("ignore")
-        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-        # Deterministic mode would also fill every fresh tensor: an eighth of the speed, for nothing.
-        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         best = ModelCheckpoint(folder, monitor="validation_loss", save_weights_only=True)
         clock = pl.callbacks.Timer()
         trainer = pl.Trainer(

@@ -12,11 +12,14 @@ from serving.http.problems import READS, Problem, declared
 from serving.http.routes.history import NOT_MODIFIED, past
 from serving.http.schemas import Day, FeaturesAnswer
 from serving.http.state import answers_of, service_of
+from serving.log.served_log import Shown
+
+FEATURES = "/v1/features/{symbol}"
 
 
 def add_features(app: FastAPI) -> None:
     @app.get(
-        "/v1/features/{symbol}",
+        FEATURES,
         tags=["features"],
         response_model=FeaturesAnswer,
         responses=declared("unknown-symbol", "invalid-request", "busy", *READS) | NOT_MODIFIED,
@@ -33,12 +36,13 @@ def add_features(app: FastAPI) -> None:
     ) -> Response:
         """The newest session's bar and indicators of one symbol."""
         if as_of is None:
-            return tagged_response(request, answers_of(request).features(symbol, asked_of(request)))
+            body = answers_of(request).features(symbol, asked_of(request), FEATURES)
+            return tagged_response(request, body)
         end = datetime.fromisoformat(as_of).replace(tzinfo=UTC) + timedelta(days=1, microseconds=-1)
         found = await past(service_of(request).history.features, symbol, end)
         if found is None:
             raise Problem("unknown-symbol", "Nothing was known of it then.", [("symbol", "is unknown")])
-        asked_of(request).symbols = 1
+        answers_of(request).audit([Shown(symbol, found.as_of)], asked_of(request), FEATURES)
         document = {
             "symbol": symbol,
             "as_of": found.as_of,

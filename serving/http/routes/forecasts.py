@@ -1,6 +1,7 @@
 """`/v1/predict` and `/v1/forecasts`: the champion's forecasts."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from serving.http.asked import asked_of
 from serving.http.json_route import batch_of, read_json, tagged_response, validated
 from serving.http.openapi import body_of
 from serving.http.problems import BODIES, MAX_ERRORS, READS, Problem, declared
-from serving.http.routes.history import MARKET, NOT_MODIFIED, past, strongest
+from serving.http.routes.history import MARKET, NOT_MODIFIED, past, shown
 from serving.http.schemas import (
     SYMBOLS,
     Day,
@@ -79,7 +80,9 @@ def add_forecasts(app: FastAPI, params: ServeParams) -> None:
                 request, answers_of(request).strongest(top, by, asked_of(request), FORECASTS)
             )
         found = await past(service_of(request).history.market, date.fromisoformat(as_of), MARKET)
-        document = {"day": as_of, "by": by, "forecasts": strongest(found, by)[:top]}
+        strongest = sorted(found, key=lambda f: -getattr(f, by))[:top]
+        answers_of(request).audit(shown(strongest), asked_of(request), FORECASTS)
+        document = {"day": as_of, "by": by, "forecasts": [asdict(f) for f in strongest]}
         return tagged_response(request, orjson.dumps(document))
 
 

@@ -10,16 +10,18 @@ import orjson
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Path, Query, Request, Response
 
-from serving.http.answers import By, unavailable_if_failing
+from serving.http.answers import unavailable_if_failing
 from serving.http.asked import asked_of
 from serving.http.json_route import tagged_response
 from serving.http.problems import READS, Problem, declared
 from serving.http.schemas import Day, HistoryAnswer
 from serving.http.state import answers_of, service_of
+from serving.log.served_log import Shown
 
 if TYPE_CHECKING:
     from serving.log.history import PastForecast
 
+HISTORY = "/v1/forecasts/{symbol}/history"
 MOST = 2000
 """Forecasts in one answer."""
 MARKET = 20_000
@@ -50,14 +52,14 @@ async def past(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise Problem("busy", detail, headers={"Retry-After": "5"}) from error
 
 
-def strongest(forecasts: "list[PastForecast]", by: By) -> list[dict[str, Any]]:
-    """The documents of past forecasts, the strongest first."""
-    return [asdict(forecast) for forecast in sorted(forecasts, key=lambda f: -getattr(f, by))]
+def shown(forecasts: "list[PastForecast]") -> list[Shown]:
+    """Past forecasts as the audit trail names them."""
+    return [Shown(f.symbol, f.as_of, f.window_hash) for f in forecasts]
 
 
 def add_history(app: FastAPI) -> None:
     @app.get(
-        "/v1/forecasts/{symbol}/history",
+        HISTORY,
         tags=["forecasts"],
         response_model=HistoryAnswer,
         responses=declared("unknown-symbol", "invalid-request", "busy", *READS) | NOT_MODIFIED,
@@ -76,9 +78,9 @@ def add_history(app: FastAPI) -> None:
         found = await past(service_of(request).history.of, symbol, _day(first), _day(last), MOST + 1)
         if not found and symbol not in answers_of(request).state().forecasts:
             raise Problem("unknown-symbol", "Nothing was forecast of it.", [("symbol", "is unknown")])
-        shown = [asdict(forecast) for forecast in found[:MOST]]
-        asked_of(request).symbols = 1
-        document = {"symbol": symbol, "forecasts": shown, "more": len(found) > MOST}
+        answers_of(request).audit(shown(found[:MOST]), asked_of(request), HISTORY)
+        forecasts = [asdict(forecast) for forecast in found[:MOST]]
+        document = {"symbol": symbol, "forecasts": forecasts, "more": len(found) > MOST}
         return tagged_response(request, orjson.dumps(document))
 
 

@@ -44,8 +44,7 @@ def server(tmp_path_factory):
     assert server.end() == (0, "closed\n")
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_in_flight_is_answered_before_the_end(start, by):
+def test_a_request_in_flight_is_answered_before_the_end(start):
     """A post of bars: the reader needs the writer for it."""
     server = start(1.0)
     answers = []
@@ -58,7 +57,7 @@ def test_a_request_in_flight_is_answered_before_the_end(start, by):
     while not server.lines("began.txt"):
         assert not answers
         time.sleep(0.01)
-    code, printed = server.end(by)
+    code, printed = server.end()
     thread.join()
     assert answers[0].status_code == 200
     assert answers[0].json()["counts"] == {"new": 1}
@@ -68,27 +67,26 @@ def test_a_request_in_flight_is_answered_before_the_end(start, by):
         httpx.get(f"{server.url}/healthz")
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_a_start_can_be_broken_off(tmp_path, by):
+def test_a_start_can_be_broken_off(tmp_path):
     process = launch(tmp_path, "slow")
     assert process.stdout
     assert process.stdout.readline() == "building\n"
-    process.send_signal(by)
-    assert process.wait(timeout=30) == 0
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
     assert process.stdout.read() == ""
     assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 
 def test_a_part_that_is_missing_at_the_start_is_one_line(tmp_path):
     process = launch(tmp_path, "broken")
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=60)
     assert (process.returncode, printed) == (1, "")
     assert (tmp_path / "stderr").read_text() == "error: the champion is not there.\n"
 
 
 def test_a_process_that_is_killed_at_the_start_ends_it(tmp_path):
     process = launch(tmp_path, "dies")
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=60)
     assert (process.returncode, printed) == (1, "")
     said = (tmp_path / "stderr").read_text()
     assert said == "error: the service's writer has ended with exit code -9.\n"
@@ -151,7 +149,7 @@ def test_many_callers_at_once_each_get_their_own_answer(server):
     wrong = []
 
     def ask(which: int):
-        with httpx.Client(base_url=server.url) as client:
+        with httpx.Client(base_url=server.url, timeout=30) as client:
             for i in range(40):
                 symbol = symbols[(which + i) % 3]
                 answer = client.post("/v1/predict", json={"symbols": [symbol]}).json()

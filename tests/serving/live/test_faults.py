@@ -143,6 +143,8 @@ def test_a_bar_that_cannot_be_computed_is_a_dead_letter_and_holds_up_no_other(
     assert {o.outcome for o in live.take(again)} <= {"new", "late"}
     assert closes(workspace) == wanted
     assert live.failed == {}
+    assert live._journal.dead_letters().empty
+    assert live.figures["dead_letters"] == 0
     live.close()
     landed = pd.concat([part.rows for part in landings(workspace) if part.source == "live"])
     assert sorted(landed["symbol"]) == sorted(2 * list(wanted))  # each once, none of the dead ones

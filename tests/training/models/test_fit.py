@@ -1,6 +1,9 @@
+import logging
+import os
+import random
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,10 @@ import pandas as pd
 import pytest
 import torch
 from support import small_runs as small
+from torch.utils import deterministic
 
-from training.models.fit import Fit, Training, fit_scaling
+from training.models.fit import Fit, Training, fit, fit_scaling
+from training.models.forecaster import Forecaster
 from training.models.scaler import CLIP
 from training.models.windows import WindowDataset
 
@@ -45,6 +50,59 @@ def test_the_same_seed_gives_the_same_weights(kind, rows):
     fits = [small.small_fit(kind, rows, seed, max_batches=60) for seed in (1, 1, 2)]
     assert torch.equal(weights(fits[0].model), weights(fits[1].model))
     assert not torch.equal(weights(fits[0].model), weights(fits[2].model))
+
+
+def of_the_process() -> dict:
+    """What a fit could change for whatever runs after it."""
+    return {
+        "python": random.getstate(),
+        "numpy": [str(part) for part in np.random.get_state()],
+        "torch": torch.get_rng_state().tolist(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "filled": deterministic.fill_uninitialized_memory,
+        "benchmark": torch.backends.cudnn.benchmark,
+        "threads": torch.get_num_threads(),
+        "grad": torch.is_grad_enabled(),
+        "log_level": logging.getLogger("pytorch_lightning").level,
+        "environment": dict(os.environ),
+    }
+
+
+def test_a_fit_leaves_the_process_as_it_was_and_draws_nothing_from_it(rows, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(deterministic, "fill_uninitialized_memory", True)
+    train, validation = small.part(rows, "train"), small.part(rows, "validation")
+    params = small.train_params(seed=5, max_batches=6, batches_per_check=3)
+
+    def fitted() -> torch.Tensor:
+        before = of_the_process()
+        build = partial(Forecaster, "ann", small.FEATURES, small.WINDOW, small.BODIES["ann"])
+        model = fit(build, train, validation, params).model
+        assert of_the_process() == before
+        return weights(model)
+
+    torch.manual_seed(1)
+    first = fitted()
+    torch.manual_seed(2)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.equal(fitted(), first)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_fit_that_fails_leaves_the_process_as_it_was():
+    before = of_the_process()
+
+    def build() -> Forecaster:
+        random.random(), np.random.rand(), torch.rand(1)
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        fit(build, None, None, small.train_params())
+    assert of_the_process() == before
 
 
 @pytest.mark.parametrize("kind", ["ann", "lstm"])

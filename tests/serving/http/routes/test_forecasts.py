@@ -247,7 +247,8 @@ def test_the_strongest_of_a_past_session_are_those_that_were_served(client, serv
     ((_, day, most),) = service.history.asked
     assert day.isoformat() == "2013-11-01"
     assert most >= 10_000
-    assert not service.served.recorded  # they are in the log as they were served
+    (told,) = service.served.recorded
+    assert not told.forecasts  # they are in the log as they were served
 
 
 def test_an_answer_has_its_callers_name_in_the_audit_trail(tmp_path, service):

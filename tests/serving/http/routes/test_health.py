@@ -159,12 +159,15 @@ def test_what_clients_make_up_becomes_no_time_series(client):
 
 
 ONE_PROCESS = """
-import sys
+import json, os, sys
+from dataclasses import replace
 from pathlib import Path
 from starlette.testclient import TestClient
-from support.fake_service import fake_app
+from support.fake_service import fake_app, fake_service
 
-with TestClient(fake_app(Path(sys.argv[1]))) as client:
+pids = Path(sys.argv[1]) / "processes.json"
+pids.write_text(json.dumps({"writer": os.getppid(), "reader-0": os.getpid(), "gone": 2**22 + 1}))
+with TestClient(fake_app(Path(sys.argv[1]), replace(fake_service(), pids=pids))) as client:
     client.post("/v1/predict", json={"symbols": ["AAPL", "MSFT"]})
     print(client.get("/metrics").text)
 """
@@ -187,3 +190,8 @@ def test_processes_count_together(tmp_path):
         assert 'pitwise_champion_info{kind="lstm",model_version="7"} 1.0' in text  # the service's, once
     route = 'pitwise_request_seconds_count{method="POST",route="/v1/predict",status="200"} 3.0'
     assert route in texts[2]
+    # What the operating system says of each process, by its name.
+    for name in ("reader-0", "writer"):
+        assert f'process_resident_memory_bytes{{process="{name}"}}' in texts[2]
+        assert f'process_cpu_seconds_total{{process="{name}"}}' in texts[2]
+    assert 'process="gone"' not in texts[2]

@@ -1,0 +1,172 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pitwise.bars.calendar import session_close, session_date
+from pitwise.decisions.backtest import Costs
+from pitwise.decisions.backtest_stage import run
+from pitwise.decisions.performance import MEASURES
+from pitwise.decisions.portfolios import Limits
+from pitwise.decisions.prices import prices
+from pitwise.decisions.rebalance import read_holdings, rebalance
+from pitwise.decisions.strategies import BacktestParams, allocated, ranked
+from pitwise.errors import DataError
+
+PARAMS = BacktestParams(
+    kind=None,
+    k=3,
+    trade_at="open",
+    capital=1e6,
+    rebalance_sessions=1,
+    allocation_sessions=10,
+    covariance_sessions=20,
+    risk_aversion=5.0,
+    costs=Costs(),
+    limits=Limits(),
+    sectors=None,
+    random_signals=5,
+    bootstrap_samples=100,
+    seed=7,
+).model_copy(update={"bootstrap_samples": 10})  # fewer than a person may ask for: they take the time
+N, SESSIONS, FIRST = 12, 60, 30
+"""Symbols, sessions, and the first session with forecasts."""
+
+
+@pytest.fixture(scope="module")
+def market():
+    """Clean bars without splits, and the log return of each open to the next."""
+    rng = np.random.default_rng(7)
+    opens = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, (SESSIONS, N)), axis=0))
+    days = session_date(np.arange(11_600, 11_600 + SESSIONS))
+    bars = pd.DataFrame(
+        {
+            "symbol": np.tile([f"S{i:02}" for i in range(N)], SESSIONS),
+            "date": np.repeat(days, N),
+            "open": opens.ravel(),
+            "close": opens.ravel(),
+            "volume": 1e6,
+            "price_factor": 1.0,
+            "share_factor": 1.0,
+        }
+    )
+    ahead = np.full((SESSIONS, N), np.nan)
+    ahead[:-2] = np.log(opens[2:] / opens[1:-1])
+    return prices(bars), bars, ahead
+
+
+def forecasts(bars, log_return):
+    table = bars[["symbol"]].assign(
+        event_timestamp=session_close(bars["date"]),
+        score=log_return.ravel(),
+        log_return=log_return.ravel(),
+        p_up=0.5 + np.sign(log_return.ravel()) / 10,
+        label=log_return.ravel(),
+        label_open=log_return.ravel(),
+    )
+    return table[bars["date"] >= bars["date"].unique()[FIRST]].dropna()
+
+
+def test_who_knows_the_future_is_above_chance_and_who_knows_nothing_is_not_ranked(market):
+    history, bars, ahead = market
+    tables = {"lstm": forecasts(bars, ahead), "drift": forecasts(bars, ahead * 0 + 0.001)}
+    report = run(history, tables, PARAMS, champion="ann")
+    json.dumps(report, allow_nan=False)
+    assert {"lstm_top", "lstm_long_short", "equal_weight", "market", "mean_variance"} < set(report)
+    assert "drift_top" not in report
+    assert set(MEASURES) < set(report["lstm_top"])
+    assert report["lstm_top"]["above_random"]["sharpe"] == 1
+    assert report["lstm_long_short"]["sharpe"]["value"] > 5
+    assert report["claims"]["buy_recall"]["value"] == 1
+    assert report["setup"]["kind"] == "lstm"
+    # The decision of the last session with forecasts is traded in the one after it.
+    assert report["setup"]["n_sessions"] == SESSIONS - 2 - FIRST
+
+
+def test_forecasts_that_cannot_be_traded_are_refused(market):
+    history, bars, ahead = market
+    with pytest.raises(DataError, match="nothing to trade on"):
+        run(history, {"drift": forecasts(bars, ahead * 0 + 0.001)}, PARAMS)
+    with pytest.raises(DataError, match="ann has no forecasts"):
+        run(history, {"lstm": forecasts(bars, ahead)}, PARAMS.model_copy(update={"kind": "ann"}))
+    strange = forecasts(bars, ahead).assign(symbol="X")
+    with pytest.raises(DataError, match="of other data"):
+        run(history, {"lstm": strange}, PARAMS)
+
+
+def test_decisions_are_as_often_as_the_params_say():
+    scores = np.arange(12.0).reshape(4, 3)
+    scores[1] = np.nan
+    params = PARAMS.model_copy(update={"k": 1, "rebalance_sessions": 2})
+    targets = ranked(scores, "top", params)
+    assert np.isfinite(targets[:, 0]).tolist() == [True, False, False, True]  # of those with scores
+    assert targets[3].tolist() == [0, 0, 1]
+
+
+def test_weights_by_covariance_use_nothing_later(market):
+    history, _, _ = market
+    first = history.sessions[FIRST]
+    expected = np.zeros((SESSIONS - FIRST, N))
+    whole = allocated(history, first, expected, "minimum_variance", PARAMS)
+    cut = history.between(history.sessions[0], history.sessions[FIRST + 10])
+    part = allocated(cut, first, expected[:11], "minimum_variance", PARAMS)
+    np.testing.assert_array_equal(part, whole[:11])
+    assert whole[0].sum() == pytest.approx(1)
+
+
+def test_orders_lead_to_the_largest_forecasts(market):
+    history, _, _ = market
+    close = history.close[-1]
+    said = pd.Series(np.linspace(0.03, -0.03, N), index=history.symbols)
+    held = pd.Series({"S11": 100.0, "S00": 10.0})
+    orders = rebalance(history, said, held, 10_000.0, "top", PARAMS).set_index("symbol")
+    assert sorted(orders.index) == ["S00", "S01", "S02", "S11"]
+    total = 10_000 + 100 * close[11] + 10 * close[0]
+    wanted = np.trunc(total / 3 / close[:3])
+    assert orders.loc["S01", "shares"] == wanted[1]
+    assert orders.loc["S00", "shares"] == wanted[0] - 10
+    assert orders.loc["S11", ["side", "shares", "after"]].tolist() == ["sell", 100, 0]
+    assert orders.loc["S11", "why"] == "closed in top: forecast 12 of 12"
+    assert orders.loc["S01", "why"] == "new in top: forecast 2 of 12"
+    assert orders.loc["S11", "expected"] == pytest.approx(-np.expm1(-0.03) * 100 * close[11])
+    # Commission and half-spread are 2.5 bp; impact comes on top.
+    assert (orders["cost"] > 2.5e-4 * orders["dollars"]).all()
+    after = wanted @ close[:3]
+    assert orders["after"].sum() == pytest.approx(after / total)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["long_short", "equal_weight", "minimum_variance", "hierarchical_risk_parity", "mean_variance"],
+)
+def test_every_strategy_has_orders(market, strategy):
+    history, _, _ = market
+    said = pd.Series(np.linspace(0.03, -0.03, N), index=history.symbols)
+    limited = PARAMS.model_copy(update={"limits": Limits(position=0.3)})
+    orders = rebalance(history, said, pd.Series(dtype=float), 1e6, strategy, limited)
+    assert len(orders) > 1
+    assert orders["after"].abs().max() <= 0.3
+    assert not orders.isna().any().any()
+
+
+def test_holdings_that_cannot_be_used_are_refused(market, tmp_path):
+    history, _, _ = market
+    said = pd.Series(0.01, index=history.symbols)
+    with pytest.raises(DataError, match="have XYZ"):
+        rebalance(history, said, pd.Series({"XYZ": 1.0}), 0, "top", PARAMS)
+    with pytest.raises(DataError, match="nothing to invest"):
+        rebalance(history, said, pd.Series(dtype=float), 0, "top", PARAMS)
+    path = tmp_path / "h.csv"
+    for text, says in (
+        ("symbol,n\nA,1\n", "no column shares"),
+        ("symbol,shares\nA,some\n", "row 2: shares are 'some'"),
+        ("symbol,shares\nA,1\nA,2\n", "A is there twice"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=says):
+            read_holdings(path)
+    with pytest.raises(DataError, match="no such file"):
+        read_holdings(tmp_path / "none.csv")
+    path.write_text("symbol,shares\nNA,3\n")  # a ticker, not a gap
+    assert read_holdings(path).to_dict() == {"NA": 3}

@@ -1,0 +1,381 @@
+"""`pitwise search`: the params of a kind that forecast best, in inner folds of the training dates alone.
+
+No session that anything is judged on takes part: neither those of the walk-forward nor the validation
+and test sessions of the data set. What was tried is kept in data/search, so that a search that was
+stopped goes on, and each trial is counted in the ledger: the best of many looks better than it is.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pitwise.errors import DataError, StoreError
+from pitwise.evaluation.metrics import mean_and_t
+from pitwise.evaluation.sessions import SESSION, by_session
+from pitwise.evaluation.trials import Trial, record_trials, trial
+from pitwise.evaluation.walk_forward import Fold, first_test_session, folds
+from pitwise.extras import require
+from pitwise.features.history import KEYS
+from pitwise.features.served import ENDS, ServedWindows
+from pitwise.registry.champion import open_experiment
+from pitwise.registry.model import RegistryParams
+from pitwise.registry.promotions import registry_writer
+from pitwise.registry.runs import begun_in
+from pitwise.stage import Params, load_params
+from pitwise.workspace import Workspace, read_json, read_parquet, sha256
+from training import KINDS
+from training.folds import COLUMNS, Recipe, forecast_fold, selected
+from training.recipes import OF_BASELINES, OF_MODELS, code_of, identity
+from training.search_space import TREES, SearchParams, Values, changed, current, space_of
+from training.select import SelectParams
+from training.train import fitted
+from training.walk_forward import WalkForwardParams
+
+STUDY = "data/search/study.db"
+"""In the workspace: Optuna's studies, one for each kind, data set, space and state of the code."""
+LEDGER = "trial"
+"""Attribute of an Optuna trial: its line of the ledger."""
+FEWEST = 5
+"""Trials before any is pruned."""
+
+
+class Tried(NamedTuple):
+    """One set of params and how it did."""
+
+    values: Values
+    rank_ic_mean: float
+    rank_ic_t: float | None
+    n_sessions: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to."""
+
+    best: Tried
+    first: Tried | None
+    """Today's params, where they are in the space."""
+    finished: int
+    pruned: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched in a workspace, and on what."""
+
+    workspace: Workspace
+    kind: str
+    params: SearchParams
+    walk: WalkForwardParams
+    known: dict[str, Params]
+    """Today's params of each section that the kind is made by."""
+    window: int
+    horizon: int
+
+    @classmethod
+    def of(cls, workspace: Workspace, kind: str) -> "Search":
+        """
+        Raises:
+            ParamsError: there is nothing to search for the kind.
+        """
+        walk = load_params(workspace, "walk_forward", WalkForwardParams)
+        known: dict[str, Params]
+        if kind in KINDS:
+            from training.models.fit import TrainParams
+            from training.models.forecaster import BODIES
+
+            known = {
+                "train": load_params(workspace, "train", TrainParams),
+                kind: load_params(workspace, kind, BODIES[kind][1]),
+            }
+        else:
+            known = {TREES: walk.trees}
+        params = load_params(workspace, "search", SearchParams)
+        space_of(params, kind, known)
+        report = read_json(workspace.dataset_report)
+        return cls(workspace, kind, params, walk, known, report["window"], report["horizon"])
+
+    @cached_property
+    def folds(self) -> list[Fold]:
+        """The inner folds.
+
+        Raises:
+            DataError: too few sessions.
+        """
+        rows = read_parquet(self.workspace.dataset_rows, [SESSION, ENDS, "label", "split"])
+        usable = rows[rows[ENDS] & rows["label"].notna()]
+        every = pd.DatetimeIndex(usable[SESSION].unique()).sort_values()
+        judged = every.get_loc(first_test_session(every, self.walk.first_test, self.walk.step))
+        embargo = self.walk.embargo_sessions
+        before = every[: max(judged - self.horizon - embargo, 0)]
+        training = before[before.isin(usable.loc[usable["split"] == "train", SESSION].unique())]
+        try:
+            start = first_test_session(training, self.params.first_test, self.params.step)
+            return folds(training, start, self.params.step, embargo, self.horizon)
+        except DataError as error:
+            raise DataError(
+                f"{len(training)} training sessions before the walk-forward's first forecast "
+                f"({every[judged]:%Y-%m-%d}) are too few for the inner folds. Choose a smaller "
+                "search.step or search.first_test, or a later walk_forward.first_test."
+            ) from error
+
+    @cached_property
+    def name(self) -> str:
+        """Of the study: trials of one study can be compared."""
+        files = self.workspace.dataset_rows, self.workspace.served_rows
+        depends = identity(
+            recipe=self.recipe({}),
+            data=[sha256(path) for path in files],
+            space={key: of.model_dump() for key, of in self.params.space[self.kind].items()},
+            folds=[(f"{fold.train[-1]}", f"{fold.test[-1]}") for fold in self.folds],
+            seeds=[self.params.seed, self.params.seeds],
+        )
+        return f"{self.kind}-{depends}"
+
+    def sections(self, values: Values) -> dict[str, Any]:
+        """The params with the values of a trial."""
+        return {section: changed(self.known[section], section, values) for section in self.known}
+
+    def recipe(self, values: Values) -> str:
+        """What the forecasts of a trial depend on; the same as a walk-forward's with these params."""
+        dumped = {name: of.model_dump(mode="json") for name, of in self.sections(values).items()}
+        if self.kind not in KINDS:
+            trees = {key: value for key, value in dumped[TREES].items() if key != "seed"}
+            code = code_of(OF_BASELINES)
+            return identity(kind=self.kind, horizon=self.horizon, trees=trees, code=code)
+        return identity(
+            kind=self.kind,
+            window=self.window,
+            horizon=self.horizon,
+            train={key: value for key, value in dumped["train"].items() if key != "seed"},
+            body=dumped[self.kind],
+            select=load_params(self.workspace, "select", SelectParams).model_dump(mode="json"),
+            code=code_of(OF_MODELS),
+        )
+
+    def forecaster(self) -> Callable[[Fold, Values, int], pd.DataFrame]:
+        """Fits in a fold with some values and a seed: `symbol`, `event_timestamp`, `score` of its test
+        sessions. The data are read once."""
+        return self._model_forecasts() if self.kind in KINDS else self._tree_forecast
+
+    def _tree_forecast(self, fold: Fold, values: Values, seed: int) -> pd.DataFrame:
+        recipe = Recipe(
+            kind=self.kind,
+            data=self.name,
+            window=self.window,
+            horizon=self.horizon,
+            embargo=self.walk.embargo_sessions,
+            validation_fraction=self.walk.validation_fraction,
+            trees=self.sections(values)[TREES],
+        )
+        return forecast_fold(str(self.workspace.root), recipe, fold, seed)[[*KEYS, "score"]]
+
+    def _model_forecasts(self) -> Callable[[Fold, Values, int], pd.DataFrame]:
+        import torch
+
+        from training.models.fit import EVALUATION_BATCH
+        from training.models.windows import WindowDataset, batches
+
+        rows = read_parquet(self.workspace.dataset_rows, COLUMNS)
+        served = read_parquet(self.workspace.served_rows)
+        usable, labels = rows[ENDS] & rows["label"].notna(), rows["label"].to_numpy()
+
+        @cache  # trials differ in how they fit, never in what
+        def parts(number: int) -> tuple[list[str], list[WindowDataset]]:
+            fold = self.folds[number]
+            train, held = fold.held_out(
+                self.walk.validation_fraction, self.walk.embargo_sessions, self.horizon
+            )
+            features = selected(self.workspace, train, self.window, self.horizon)
+            windows = ServedWindows(rows, served, features)
+            ends = (
+                np.flatnonzero(usable & rows[SESSION].isin(sessions))
+                for sessions in (train, held, fold.test)
+            )
+            return features, [WindowDataset(windows, labels, at, self.window) for at in ends]
+
+        @torch.no_grad()
+        def scores(model: Any, test: WindowDataset) -> np.ndarray:
+            return torch.cat(
+                [model(windows)[0] for windows, _ in batches(test, EVALUATION_BATCH)]
+            ).numpy()
+
+        def forecast(fold: Fold, values: Values, seed: int) -> pd.DataFrame:
+            features, (train, held, test) = parts(fold.number)
+            sections = self.sections(values)
+            settings = sections["train"].model_copy(update={"seed": seed})
+            fit = fitted(self.kind, features, sections[self.kind], settings, train, held)
+            said = rows[KEYS].iloc[test.ends].reset_index(drop=True)
+            return said.assign(score=scores(fit.model, test).astype("float64"))
+
+        return forecast
+
+
+def search(
+    workspace: Workspace,
+    kind: str,
+    trials: int | None = None,
+    log: Callable[[Search, Values, Trial, bool], None] | None = None,
+) -> Found:
+    """Try params of a kind until its study has as many trials as wanted.
+
+    Args:
+        trials: in all, those of a search that was stopped included; those of `params.yaml` if not given.
+        log: told of each trial that is finished; `log_run` if not given.
+
+    Raises:
+        ParamsError: there is nothing to search for the kind.
+        DataError: too few sessions, or symbols.
+        StoreError: another search runs in the workspace.
+    """
+    require("evaluation", "pitwise search")
+    what = Search.of(workspace, kind)
+    if read_parquet(workspace.dataset_rows, ["symbol"])["symbol"].nunique() < 2:
+        raise DataError("a search compares rank ICs, and one symbol has no ranks. Load more symbols.")
+    path = workspace.root / STUDY
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_name("search.lock"), timeout=0):
+            return _searched(what, trials or what.params.trials, log or log_run)
+    except Timeout as error:
+        raise StoreError(
+            f"{path}: another search runs here. Wait for its end, or stop it first."
+        ) from error
+
+
+def _searched(what: Search, wanted: int, log: Callable[..., None]) -> Found:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    states = optuna.trial.TrialState
+    study = optuna.create_study(
+        storage=f"sqlite:///{what.workspace.root / STUDY}",
+        study_name=what.name,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(FEWEST)
+        if what.params.pruning
+        else optuna.pruners.NopPruner(),
+    )
+    _restart_running(study)
+    before = study.get_trials(deepcopy=False)
+    # With the seed alone, a search that goes on would draw again what it drew first.
+    study.sampler = optuna.samplers.TPESampler(seed=what.params.seed + len(before))
+    today = current(what.known, what.params.space[what.kind])
+    if not before and today is not None:
+        study.enqueue_trial(today)
+    ended = (states.COMPLETE, states.PRUNED)
+    done = [one for one in before if one.state in ended]
+    # A kill may have come between the end of a trial and its line.
+    record_trials(what.workspace, [Trial(**one.user_attrs[LEDGER]) for one in done])
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    hidden = not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
+        bar = progress.add_task(f"{what.kind}: trials", total=wanted, completed=len(done))
+
+        def advance(study: Any, one: Any) -> None:
+            complete = [t.value for t in study.get_trials(deepcopy=False) if t.state == states.COMPLETE]
+            best = f"best rank IC {max(complete):+.4f}" if complete else "trials"
+            progress.update(bar, advance=1, description=f"{what.kind}: {best}")
+
+        if len(done) < wanted:
+            objective = _objective(what, log)
+            study.optimize(objective, n_trials=wanted - len(done), callbacks=[advance])
+    return _found(study, what, today)
+
+
+def _objective(what: Search, log: Callable[..., None]) -> Callable[[Any], float]:
+    """The mean rank IC of a trial over the sessions of all inner folds."""
+    from optuna import TrialPruned
+
+    forecast = what.forecaster()
+    space = what.params.space[what.kind]
+    labels = read_parquet(what.workspace.dataset_rows, [*KEYS, "label"])
+
+    def objective(one: Any) -> float:
+        values = {key: of.suggest(one, key) for key, of in space.items()}
+        said: list[pd.DataFrame] = []
+        mean, pruned = 0.0, False
+        for fold in what.folds:
+            seeds = range(what.params.seed, what.params.seed + what.params.seeds)
+            fits = pd.concat([forecast(fold, values, seed) for seed in seeds])
+            scores = fits.groupby(KEYS, observed=True, as_index=False)["score"].mean()
+            table = scores.merge(labels, on=KEYS, validate="one_to_one")
+            said.append(by_session(table, what.horizon))
+            so_far = mean_and_t(pd.concat(said)["rank_ic"].to_numpy())[0]
+            mean = so_far or 0.0  # who says the same of all symbols ranks nothing
+            one.report(mean, fold.number)
+            if one.should_prune() and fold is not what.folds[-1]:
+                pruned = True
+                break
+        line = trial("search", what.kind, what.recipe(values), pd.concat(said), what.horizon)
+        one.set_user_attr("values", values)
+        one.set_user_attr(LEDGER, line._asdict())
+        record_trials(what.workspace, [line])
+        log(what, values, line, pruned)
+        if pruned:
+            raise TrialPruned
+        return mean
+
+    return objective
+
+
+def _restart_running(study: Any) -> None:
+    """Queue anew the trial that a stop or a kill has ended; the caller is the only one who searches."""
+    from optuna.trial import TrialState
+
+    begun = [one for one in study.get_trials() if one.state != TrialState.WAITING]
+    for one in begun:
+        if one.state == TrialState.RUNNING:  # a kill; Ctrl-C makes it a failed one
+            study.tell(one.number, state=TrialState.FAIL)
+    if begun and begun[-1].state in (TrialState.RUNNING, TrialState.FAIL) and begun[-1].params:
+        study.enqueue_trial(begun[-1].params, skip_if_exists=False)
+
+
+def _found(study: Any, what: Search, today: dict[str, Any] | None) -> Found:
+    from optuna.trial import TrialState
+
+    def tried(one: Any) -> Tried:
+        line = Trial(**one.user_attrs[LEDGER])
+        return Tried(one.user_attrs["values"], line.rank_ic_mean or 0.0, line.rank_ic_t, line.n_sessions)
+
+    complete, pruned = (
+        study.get_trials(deepcopy=False, states=[state])
+        for state in (TrialState.COMPLETE, TrialState.PRUNED)
+    )
+    first = next((one for one in complete if one.params == today), None)
+    return Found(
+        best=tried(max(complete, key=lambda one: one.value)),
+        first=None if first is None else tried(first),
+        finished=len(complete) + len(pruned),
+        pruned=len(pruned),
+    )
+
+
+def log_run(what: Search, values: Values, line: Trial, pruned: bool) -> None:
+    """A trial as a run of MLflow's, once: a kill leaves none half-written."""
+    registry = load_params(what.workspace, "registry", RegistryParams)
+    with registry_writer(what.workspace):
+        client = open_experiment(what.workspace, registry, what.params.experiment)
+        experiment = client.get_experiment_by_name(what.params.experiment).experiment_id
+        marks = {"study": what.name, "recipe": line.recipe, "last_session": line.last_session}
+        same = " and ".join(f"tags.{key} = '{value}'" for key, value in marks.items())
+        if client.search_runs([experiment], f"{same} and attributes.status = 'FINISHED'"):
+            return
+        tags = begun_in(what.workspace) | marks | {"source": line.source, "pruned": str(pruned).lower()}
+        run = client.create_run(experiment, tags=tags, run_name=what.kind).info.run_id
+        for key, value in values.items():
+            client.log_param(run, key, value)
+        for name in ("n_sessions", "rank_ic_mean", "rank_ic_t", "sharpe"):
+            if (figure := getattr(line, name)) is not None:
+                client.log_metric(run, name, figure)
+        client.set_terminated(run)
