@@ -113,7 +113,8 @@ def backtest(
     fills = prices.open if trade_at == "open" else prices.close
     closes = last_known(prices.close)
     tradable = np.isfinite(fills) & np.isfinite(prices.close) & (prices.dollar_volume > 0)
-    distributed, splits = prices.distribution.any(axis=1), (prices.split != 1).any(axis=1)
+    distributed = np.asarray(prices.distribution.any(axis=1))
+    splits = np.asarray((prices.split != 1).any(axis=1))
     delisted = _delisted(prices)
     move = _impact(prices, costs, volatility, usual_volume)
     rate = (costs.commission_bp * BASIS_POINT, costs.half_spread_bp * BASIS_POINT)

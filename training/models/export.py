@@ -1,6 +1,7 @@
 """A fitted forecaster as one ONNX file, and proof that its outputs are torch's."""
 
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,17 @@ def export_onnx(model: Forecaster, example: torch.Tensor, path: Path) -> None:
         example: at least two windows; a batch of one would be taken for a constant.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        model.eval(),
-        (example,),
-        dynamo=True,
-        dynamic_shapes={INPUT: {0: "batch"}},
-        input_names=[INPUT],
-        output_names=list(OUTPUTS),
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own code is deprecated; `parity` is the proof
+        program = torch.onnx.export(
+            model.eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes={INPUT: {0: "batch"}},
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            verbose=False,
+        )
     assert program is not None  # None is only for the old exporter
     graph = program.model_proto
     # Stack traces of this machine's paths: of no use to a reader, and different on every machine.
