@@ -8,7 +8,15 @@ import pandas as pd
 
 from pitwise.decisions.backtest import BASIS_POINT, Result, backtest
 from pitwise.decisions.claims import Measured, claims, of_forecasts, of_portfolios
-from pitwise.decisions.performance import Trials, break_even_bp, capacity, interval, summary, trials
+from pitwise.decisions.performance import (
+    Trials,
+    break_even_bp,
+    capacity,
+    defined,
+    interval,
+    summary,
+    trials,
+)
 from pitwise.decisions.prices import Array, Prices, prices
 from pitwise.decisions.strategies import (
     ALLOCATED,
@@ -148,7 +156,7 @@ def run(
     document["random"] = {strategy: _percentiles(drawn) for strategy, drawn in chance.items()}
     document["claims"] = claims(_measured(best, forecasts, sessions, targets, scores[best], params))
     document["setup"] = _setup(best, traded, tried, params)
-    return document
+    return defined(document)
 
 
 def _kind(wanted: str | None, champion: str | None, forecasts: dict[str, pd.DataFrame]) -> str:

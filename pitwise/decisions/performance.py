@@ -4,7 +4,7 @@ Returns are simple ones of a session, costs out. The rate without risk is 0. A y
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -168,6 +168,15 @@ def interval(
     edges = np.full((2, draws.shape[1]), np.nan)
     edges[:, some] = np.nanpercentile(draws[:, some], [2.5, 97.5], axis=0)
     return edges[0], edges[1]
+
+
+def defined(found: Any) -> Any:
+    """What a JSON document has of it: None for each number that is none."""
+    if isinstance(found, dict):
+        return {key: defined(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [defined(value) for value in found]
+    return None if isinstance(found, float) and not np.isfinite(found) else found
 
 
 def stated(value: float, low: float, high: float) -> dict:

@@ -141,3 +141,8 @@ def test_claims_of_forecasts_by_hand():
     assert stated["mape_lstm"]["short_by"] == 0
     assert stated["sharpe"]["value"] is None
     assert stated["sharpe"]["why"]
+
+
+def test_a_document_has_none_for_what_is_no_number():
+    found = {"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": 2, "e": "x"}}
+    assert performance.defined(found) == {"a": None, "b": [1.0, None], "c": {"d": 2, "e": "x"}}

@@ -89,9 +89,10 @@ def service(default_run, tmp_path_factory):
 
 def run(copy: Run, address: str, example: Example) -> str:
     code = example.code.replace(ADDRESS, address)
-    lines = [shlex.split(line) for line in code.splitlines()]
-    if all(line[:1] == ["pitwise"] for line in lines):  # in this process: each start takes seconds
-        done = [CliRunner().invoke(cli.app, line[1:], catch_exceptions=False) for line in lines]
+    lines = code.splitlines()
+    if all(line.startswith("pitwise ") for line in lines):  # in this process: each start takes seconds
+        commands = [shlex.split(line, comments=True)[1:] for line in lines]
+        done = [CliRunner().invoke(cli.app, line, catch_exceptions=False) for line in commands]
         assert not any(one.exit_code for one in done), code
         return "".join(one.stdout for one in done)
     if example.language == "python":
