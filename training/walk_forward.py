@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import version
@@ -187,7 +188,10 @@ def run_tasks(workspace: Workspace, wanted: list[Task], n_jobs: int) -> None:
 def _forecasts(root: str, missing: list[Task], n_jobs: int) -> Iterator[tuple[Task, pd.DataFrame]]:
     """Each fit with its forecasts, in the order in which they are finished."""
     run = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    yield from run(delayed(_run)(root, task) for task in missing)
+    with warnings.catch_warnings():
+        # Loky starts a process anew whose memory has grown, as fits make it, and says so each time.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+        yield from run(delayed(_run)(root, task) for task in missing)
 
 
 def _run(root: str, task: Task) -> tuple[Task, pd.DataFrame]:
