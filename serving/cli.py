@@ -300,7 +300,7 @@ def show(as_json: Json = False) -> None:
         table.add_row(
             row["version"],
             row["kind"] or "unknown",
-            ", ".join(row["aliases"]),
+            ", ".join([*row["aliases"], *(["unproven"] if row["unproven"] else [])]),
             row["created"][:10],
             f"{own['skill_vs_persistence']:+.5f}" if "skill_vs_persistence" in own else "-",
             f"{own['direction_accuracy']:.1%}" if "direction_accuracy" in own else "-",
