@@ -92,29 +92,49 @@ def _last_sessions(root: str, data: str) -> pd.DataFrame:
 
 
 def _model_forecast(workspace: Workspace, recipe: Recipe, fold: Fold, seed: int) -> pd.DataFrame:
-    import torch
-
-    from training.models.windows import WindowDataset
-
     params, body = _params(workspace, recipe.kind)
     train, held = fold.held_out(recipe.validation_fraction, recipe.embargo, recipe.horizon)
     features = selected(workspace, train, recipe.window, recipe.horizon)
     rows, served = _dataset(str(workspace.root), recipe.data)
+    parts = fold_parts(rows, served, features, (train, held, fold.test), recipe.window)
+    return fit_and_forecast(
+        recipe.kind, rows, features, body, params.model_copy(update={"seed": seed}), parts
+    )
+
+
+def fold_parts(
+    rows: pd.DataFrame,
+    served: pd.DataFrame,
+    features: list[str],
+    sessions: tuple[pd.DatetimeIndex, ...],
+    window: int,
+) -> list[Any]:
+    """For each group of sessions, the `WindowDataset` of the windows with a label that end in them."""
+    from training.models.windows import WindowDataset
+
     windows, labels = ServedWindows(rows, served, features), rows["label"].to_numpy()
+    return [WindowDataset(windows, labels, np.flatnonzero(_in(rows, some)), window) for some in sessions]
 
-    def part(sessions: pd.DatetimeIndex) -> WindowDataset:
-        return WindowDataset(windows, labels, np.flatnonzero(_in(rows, sessions)), recipe.window)
 
-    seeded = params.model_copy(update={"seed": seed})
-    fit = fitted(recipe.kind, features, body, seeded, part(train), part(held))
-    ends = np.flatnonzero(_in(rows, fold.test))
-    outputs = []
+def fit_and_forecast(
+    kind: str, rows: pd.DataFrame, features: list[str], body: Params, train: Any, parts: list[Any]
+) -> pd.DataFrame:
+    """Fit a model on the first of a fold's parts, ended by the second, and forecast the third.
+
+    Args:
+        train: section `train`, with the seed.
+        parts: of `rows`, see `fold_parts`: training, validation, test.
+    """
+    import torch
+
+    from training.models.windows import batches
+
+    fit = fitted(kind, features, body, train, *parts[:2])
+    test = parts[2]
     with torch.no_grad():
-        for start in range(0, len(ends), BATCH):
-            batch = windows.gather(ends[start : start + BATCH], recipe.window)
-            outputs.append(torch.stack(fit.model(torch.from_numpy(batch))).numpy())
+        outputs = [torch.stack(fit.model(windows)).numpy() for windows, _ in batches(test, BATCH)]
     log_return, p_up = np.concatenate(outputs, axis=1).astype("float64")
-    said = rows[KEYS].iloc[ends].reset_index(drop=True)
+    said = rows[KEYS].iloc[test.ends].reset_index(drop=True)
     return said.assign(score=log_return, log_return=log_return, p_up=p_up)
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -24,7 +23,7 @@ from pitwise.evaluation.trials import Trial, record_trials, trial
 from pitwise.evaluation.walk_forward import Fold, first_test_session, folds
 from pitwise.extras import require
 from pitwise.features.history import KEYS
-from pitwise.features.served import ENDS, ServedWindows
+from pitwise.features.served import ENDS
 from pitwise.registry.champion import open_experiment
 from pitwise.registry.model import RegistryParams
 from pitwise.registry.promotions import registry_writer
@@ -32,11 +31,10 @@ from pitwise.registry.runs import begun_in
 from pitwise.stage import Params, load_params
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256
 from training import KINDS
-from training.folds import COLUMNS, Recipe, forecast_fold, selected
+from training.folds import COLUMNS, Recipe, fit_and_forecast, fold_parts, forecast_fold, selected
 from training.recipes import OF_BASELINES, OF_MODELS, code_of, identity
 from training.search_space import TREES, SearchParams, Values, changed, current, space_of
 from training.select import SelectParams
-from training.train import fitted
 from training.walk_forward import WalkForwardParams
 
 STUDY = "data/search/study.db"
@@ -179,42 +177,23 @@ class Search:
         return forecast_fold(str(self.workspace.root), recipe, fold, seed)[[*KEYS, "score"]]
 
     def _model_forecasts(self) -> Callable[[Fold, Values, int], pd.DataFrame]:
-        import torch
-
-        from training.models.fit import EVALUATION_BATCH
-        from training.models.windows import WindowDataset, batches
-
         rows = read_parquet(self.workspace.dataset_rows, COLUMNS)
         served = read_parquet(self.workspace.served_rows)
-        usable, labels = rows[ENDS] & rows["label"].notna(), rows["label"].to_numpy()
 
         @cache  # trials differ in how they fit, never in what
-        def parts(number: int) -> tuple[list[str], list[WindowDataset]]:
+        def parts(number: int) -> tuple[list[str], list[Any]]:
             fold = self.folds[number]
             train, held = fold.held_out(
                 self.walk.validation_fraction, self.walk.embargo_sessions, self.horizon
             )
             features = selected(self.workspace, train, self.window, self.horizon)
-            windows = ServedWindows(rows, served, features)
-            ends = (
-                np.flatnonzero(usable & rows[SESSION].isin(sessions))
-                for sessions in (train, held, fold.test)
-            )
-            return features, [WindowDataset(windows, labels, at, self.window) for at in ends]
-
-        @torch.no_grad()
-        def scores(model: Any, test: WindowDataset) -> np.ndarray:
-            return torch.cat(
-                [model(windows)[0] for windows, _ in batches(test, EVALUATION_BATCH)]
-            ).numpy()
+            return features, fold_parts(rows, served, features, (train, held, fold.test), self.window)
 
         def forecast(fold: Fold, values: Values, seed: int) -> pd.DataFrame:
-            features, (train, held, test) = parts(fold.number)
+            features, datasets = parts(fold.number)
             sections = self.sections(values)
             settings = sections["train"].model_copy(update={"seed": seed})
-            fit = fitted(self.kind, features, sections[self.kind], settings, train, held)
-            said = rows[KEYS].iloc[test.ends].reset_index(drop=True)
-            return said.assign(score=scores(fit.model, test).astype("float64"))
+            return fit_and_forecast(self.kind, rows, features, sections[self.kind], settings, datasets)
 
         return forecast
 
