@@ -26,6 +26,8 @@ from pitwise.workspace import Workspace, pushed_folder, read_parquet, sha256, wr
 VIEWS = ("daily", "windows")
 REDIS = "feature_repo.online_store.WorkspaceRedisOnlineStore"
 """Type of the online store in Feast's settings."""
+SQLITE = ("sqlite", "feature_repo.sqlite_store.WholeRowSqliteOnlineStore")
+"""Types of those in a file: Feast's, and ours."""
 UNKNOWN = "unknown"
 """In place of a publication, where Redis does not answer."""
 
@@ -242,7 +244,7 @@ def _mark(workspace: Workspace) -> Path:
 def _database(store: Any) -> Path | None:
     """The file of the online store, if it is one."""
     online = store.config.online_store
-    return store.config.repo_path / online.path if online.type == "sqlite" else None
+    return store.config.repo_path / online.path if online.type in SQLITE else None
 
 
 def _read_while_writing(store: Any) -> None:

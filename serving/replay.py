@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from feature_repo import publish
-from feature_repo.store import open_store
+from feature_repo.store import SQLITE, open_store
 from pitwise.bars import __main__ as bar_stage
 from pitwise.bars.calendar import session_close
 from pitwise.bars.landing import Landing, land
@@ -118,7 +118,7 @@ def _run_pipeline(workspace: Workspace, scratch: Workspace, delivered: Landing) 
     """Make a scratch workspace of a delivery up to stage `publish`, with a store of its own."""
     settings = yaml.safe_load((workspace.feast_repo / "feature_store.yaml").read_text())
     settings["registry"] = "../data/feast/registry.db"
-    settings["online_store"] = {"type": "sqlite", "path": "../data/feast/online.db"}
+    settings["online_store"] = {"type": SQLITE[1], "path": "../data/feast/online.db"}
     scratch.feast_repo.mkdir(parents=True)
     (scratch.feast_repo / "feature_store.yaml").write_text(yaml.safe_dump(settings))
     shutil.copy(workspace.params, scratch.params)

@@ -21,7 +21,7 @@ from support.servers import Redis, redis
 from support.workspaces import ENVIRONMENT, ROOT
 
 from feature_repo import publish
-from feature_repo.store import REDIS, open_store, rebuild
+from feature_repo.store import REDIS, SQLITE, open_store, rebuild
 from pitwise.errors import StoreError
 from pitwise.features.errors import (
     EmptyStoreError,
@@ -107,9 +107,9 @@ for arguments in (["apply"], ["materialize-incremental", "2014-12-31T00:00:00"])
 
 
 def test_the_store_in_use_is_the_one_the_environment_names(online):
-    kind = REDIS if online.server else "sqlite"
+    kind = REDIS if online.server else SQLITE[1]
     assert online.store().config.online_store.type == kind
-    assert (online.workspace.root / "data/feast/online.db").exists() == (kind == "sqlite")
+    assert (online.workspace.root / "data/feast/online.db").exists() == (kind != REDIS)
     before = online.predictor().forecast(SYMBOLS)
     done = subprocess.run(
         [sys.executable, "-c", APPLY_AND_MATERIALIZE],
@@ -393,7 +393,7 @@ def test_state_that_holds_what_is_published_is_left_alone(online, published_agai
 def test_tables_that_lost_their_rows_are_told_from_unknown_symbols_and_filled(online, published_again):
     predictor = Predictor(online.champion, online.store(), published=SYMBOLS)
     before = predictor.forecast(SYMBOLS)
-    for statement in ("DELETE FROM pitwise_windows", "DROP TABLE pitwise_windows"):
+    for statement in ("DELETE FROM pitwise_windows_rows", "DROP TABLE pitwise_windows_rows"):
         with closing(sqlite3.connect(online.workspace.root / "data/feast/online.db")) as database:
             database.execute(statement)
             database.commit()

@@ -186,7 +186,7 @@ def test_feasts_own_commands_work_from_a_shell(copied):
     assert "windows" in listed
     shell(sys.executable, "-c", FEAST_AGAIN)
     with sqlite3.connect(copied.path / "data/feast/online.db") as online:
-        (count,) = online.execute("select count(distinct entity_key) from pitwise_windows").fetchone()
+        (count,) = online.execute("select count(distinct entity_key) from pitwise_windows_rows").fetchone()
     assert count == 5
 
 

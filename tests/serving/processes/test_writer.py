@@ -225,12 +225,12 @@ def test_a_store_that_lost_windows_before_the_start_is_filled_again(workspace, t
     with closing(Writer(workspace, params, tmp_path, first=True)):
         pass
     with closing(sqlite3.connect(workspace.root / "data/feast/online.db")) as database, database:
-        before = database.execute("SELECT COUNT(*) FROM pitwise_windows").fetchone()
-        database.execute("DELETE FROM pitwise_windows WHERE rowid % 2")
+        before = database.execute("SELECT COUNT(*) FROM pitwise_windows_rows").fetchone()
+        database.execute("DELETE FROM pitwise_windows_rows WHERE rowid % 2")
     with closing(Writer(workspace, params, tmp_path, first=False)) as writer:
         assert writer.facts["symbols"] == 5
     with closing(sqlite3.connect(workspace.root / "data/feast/online.db")) as database:
-        assert database.execute("SELECT COUNT(*) FROM pitwise_windows").fetchone() == before
+        assert database.execute("SELECT COUNT(*) FROM pitwise_windows_rows").fetchone() == before
 
 
 def test_a_part_that_is_missing_lets_go_of_the_others(workspace, tmp_path, monkeypatch):
