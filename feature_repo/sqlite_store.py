@@ -95,7 +95,7 @@ class WholeRowSqliteOnlineStore(SqliteOnlineStore):
                 connection.execute(f"DROP TABLE IF EXISTS {_table(config, table)}")
 
     def plan(self, config: RepoConfig, desired_registry_proto: Registry) -> list[InfraObject]:
-        """Nothing: `update` makes the tables, not `feast plan`'s objects, which are Feast's own tables."""
+        """Nothing: what Feast would plan are its own tables; `update` makes ours."""
         return []
 
 

@@ -24,7 +24,8 @@ def daily_features(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
         `share_factor` and `segment`, row for row with `bars`; a feature without enough history is NaN.
     """
     price, shares = (bars[name].to_numpy("float64") for name in FACTORS)
-    features = compute(on_first_basis(bars), progress)
+    dollars = bars["close"] * bars["volume"]
+    features = compute(on_first_basis(bars).assign(dollars=dollars), progress)
     for feature in FEATURES:
         if feature in BARS:
             features[feature.name] = bars[feature.name].to_numpy("float64")

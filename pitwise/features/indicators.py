@@ -9,7 +9,6 @@ deviations), the same formula stands here over the window's own values.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
 from typing import Literal
 
@@ -18,25 +17,25 @@ import pandas as pd
 from rich.progress import track
 from ta.utils import _ema as ta_ema
 
-Unit = Literal["price", "price_change", "shares", "percent", "ratio", "index"]
-"""How a feature scales: with the price level, with share counts, or with neither."""
-SCALE_FREE: tuple[Unit, ...] = ("percent", "ratio", "index")
+from pitwise.features.rolling import highest, lowest, share, skewness, smoothed, std, total, wilder
+
+Unit = Literal["price", "price_change", "shares", "percent", "ratio", "index", "log"]
+"""How a feature scales: with the price level, with share counts, or with neither. A log is of dollars
+traded."""
+SCALE_FREE: tuple[Unit, ...] = ("percent", "ratio", "index", "log")
 
 Runs = Mapping[str, np.ndarray]
-"""The bars' columns and the features above, (n_runs, longest run) each.
+"""The bars' columns, `dollars` traded and the features above, (n_runs, longest run) each.
 
 A run is one symbol's sessions without a break, in order of date; shorter ones end in NaN.
 """
 AT_ONCE = 2**15
 """Values of a column that are computed with at a time; a run longer than that is on its own."""
 
-MANY_RUNS = 64
-"""From so many on, a recursion goes through all runs at once, session by session."""
-
 TAIL = 500
 """Sessions of recent bars that give the same latest features as the whole history.
 
-Most features are of a window of at most 21 sessions: these agree to the bit. RSI, MACD, ATR and ADX
+Most features are of a window of at most 121 sessions: these agree to the bit. RSI, MACD, ATR and ADX
 never quite forget. Wilder's average is the slowest: 500 sessions leave 8e-17 of what came before, 3e-15
 in ADX, an average of averages. They agree to 1e-6 of their scale (the close; 100 for an index), even
 after a fall from $5,000 to $0.50. One exception: where the price stood still for the last 100 sessions
@@ -57,58 +56,13 @@ class Feature:
     """(n_runs, n) values, the last of them at the last session; before `history` they are not read."""
 
 
-def _lags(values: np.ndarray, window: int) -> list[np.ndarray]:
-    """`window` views of (n_runs, n - window + 1): the windows' first values, their second ones, ..."""
-    n = values.shape[1] - window + 1
-    return [values[:, i : i + n] for i in range(window)]
-
-
-def _sum(values: np.ndarray, window: int) -> np.ndarray:
-    """Added up afresh for each window, in one order: it depends on the window's values alone."""
-    return sum(_lags(values, window), np.zeros(1))
-
-
-def _std(values: np.ndarray, window: int, ddof: int) -> np.ndarray:
-    """Standard deviation of each window, exactly 0 where all its values are equal."""
-    offsets = [lag - values[:, window - 1 :] for lag in _lags(values, window)]
-    mean = sum(offsets) / window
-    return np.sqrt(sum((offset - mean) ** 2 for offset in offsets) / (window - ddof))
-
-
-def _share(part: np.ndarray, whole: np.ndarray, otherwise: float) -> np.ndarray:
-    """part / whole, or `otherwise` where the whole is nothing."""
-    return np.divide(part, whole, out=np.full(whole.shape, otherwise, "float64"), where=whole > 0)
-
-
-def _wilder(values: np.ndarray, window: int) -> np.ndarray:
-    """Wilder's average: the plain mean of the first `window`, then a `window`-th of each new value."""
-    return _smoothed(values[:, :window].mean(axis=1, keepdims=True), values[:, window:], window)
-
-
-def _smoothed(first: np.ndarray, rest: np.ndarray, window: int) -> np.ndarray:
-    """`first`, then each time a `window`-th of the new value and the rest of what was before."""
-    return _decayed(np.hstack([first, rest * (1 / window)]), 1 - 1 / window)
-
-
-def _decayed(values: np.ndarray, decay: float) -> np.ndarray:
-    """The sum of each run's values so far, each `decay` times what it was a session before."""
-    if len(values) < MANY_RUNS:
-        # pandas' loops over one run after the other, to the same bits; `scipy.signal.lfilter` takes a
-        # second to import.
-        return pd.DataFrame(values.T).ewm(com=decay / (1 - decay)).sum().to_numpy().T
-    sums = np.array(values.T, order="C")
-    for before, now in pairwise(sums):
-        now += decay * before
-    return sums.T
-
-
 def _bar(name: str, unit: Unit, text: str) -> Feature:
     return Feature(name, unit, 1, text, lambda run: run[name])
 
 
 def _sma(column: str, name: str, unit: Unit, window: int) -> Feature:
     text = f"mean {column} of {window} sessions (equals ta SMAIndicator)"
-    return Feature(name, unit, window, text, lambda run: _sum(run[column], window) / window)
+    return Feature(name, unit, window, text, lambda run: total(run[column], window) / window)
 
 
 def _price_to_sma(window: int) -> Feature:
@@ -125,7 +79,7 @@ def _volatility(window: int) -> Feature:
         "percent",
         window + 1,
         text,
-        lambda run: _std(run["daily_return"], window, ddof=1),
+        lambda run: std(run["daily_return"], window, ddof=1),
     )
 
 
@@ -155,39 +109,55 @@ def _true_range(run: Runs) -> np.ndarray:
     return np.maximum(run["high"], before) - np.minimum(run["low"], before)
 
 
+def _momentum_120_20(run: Runs) -> np.ndarray:
+    close = run["close"]
+    before = np.hstack([np.repeat(close[:, :1], 100, axis=1), close[:, :-100]])[:, : close.shape[1]]
+    return 100 * (close[:, :-20] / before[:, :-20] - 1)
+
+
+def _amihud(run: Runs) -> np.ndarray:
+    millions = run["dollars"][:, 1:] / 1e6
+    illiquidity = share(np.abs(run["daily_return"][:, 1:]), millions, otherwise=0)
+    return np.log(np.maximum(total(illiquidity, 20) / 20, 1e-6))
+
+
+def _close_location(run: Runs) -> np.ndarray:
+    above, below = run["close"] - run["low"], run["high"] - run["close"]
+    return share(above - below, run["high"] - run["low"], otherwise=0)
+
+
 def _rsi(run: Runs) -> np.ndarray:
     moves = np.diff(run["close"])
     # As ta's, from the first move on, before which there was none.
     none = np.zeros((len(moves), 1))
-    rising, falling = (_smoothed(none, np.maximum(side, 0), 14) for side in (moves, -moves))
-    return 100 * _share(rising, rising + falling, otherwise=1)
+    rising, falling = (smoothed(none, np.maximum(side, 0), 14) for side in (moves, -moves))
+    return 100 * share(rising, rising + falling, otherwise=1)
 
 
 def _obv(run: Runs) -> np.ndarray:
     close, volume = run["close"], run["volume"][:, 1:]
     signed = np.where(close[:, 1:] < close[:, :-1], -volume, volume)
-    return _share(_sum(signed, 20), _sum(volume, 20), otherwise=0)
+    return share(total(signed, 20), total(volume, 20), otherwise=0)
 
 
 def _mfi(run: Runs) -> np.ndarray:
     typical = (run["high"] + run["low"] + run["close"]) / 3
     flow, move = (typical * run["volume"])[:, 1:], np.diff(typical)
-    rising, falling = (_sum(np.where(side, flow, 0), 14) for side in (move > 0, move < 0))
-    return 100 * _share(rising, rising + falling, otherwise=0.5)
+    rising, falling = (total(np.where(side, flow, 0), 14) for side in (move > 0, move < 0))
+    return 100 * share(rising, rising + falling, otherwise=0.5)
 
 
 def _stochastic(run: Runs) -> np.ndarray:
-    lowest = reduce(np.minimum, _lags(run["low"], 14))
-    highest = reduce(np.maximum, _lags(run["high"], 14))
-    return 100 * _share(run["close"][:, 13:] - lowest, highest - lowest, otherwise=0.5)
+    bottom, top = lowest(run["low"], 14), highest(run["high"], 14)
+    return 100 * share(run["close"][:, 13:] - bottom, top - bottom, otherwise=0.5)
 
 
 def _adx(run: Runs) -> np.ndarray:
     up, down = np.diff(run["high"]), -np.diff(run["low"])
-    plus = _wilder(np.where((up > down) & (up > 0), up, 0), 14)
-    minus = _wilder(np.where((down > up) & (down > 0), down, 0), 14)
+    plus = wilder(np.where((up > down) & (up > 0), up, 0), 14)
+    minus = wilder(np.where((down > up) & (down > 0), down, 0), 14)
     # ta divides both by the true range first, which the ratio takes out again.
-    return _wilder(100 * _share(np.abs(plus - minus), plus + minus, otherwise=0), 14)
+    return wilder(100 * share(np.abs(plus - minus), plus + minus, otherwise=0), 14)
 
 
 BARS = (
@@ -236,7 +206,7 @@ INDICATORS = (
         "ratio",
         20,
         "volume / volume_sma_20; 1 where nothing traded for 20 sessions",
-        lambda run: _share(run["volume"], run["volume_sma_20"], otherwise=1),
+        lambda run: share(run["volume"], run["volume_sma_20"], otherwise=1),
     ),
     _momentum(5),
     _momentum(10),
@@ -273,7 +243,7 @@ SIGNALS = (
         "where the close stands from the lower band (0) to the upper (1), 2 population deviations "
         "about sma_20; 0.5 where 20 closes are equal (equals ta BollingerBands)",
         lambda run: (
-            0.5 + _share((run["close"] - run["sma_20"])[:, 19:], 4 * _std(run["close"], 20, ddof=0), 0)
+            0.5 + share((run["close"] - run["sma_20"])[:, 19:], 4 * std(run["close"], 20, ddof=0), 0)
         ),
     ),
     Feature(
@@ -282,7 +252,7 @@ SIGNALS = (
         20,
         "100 * (upper band - lower band) / sma_20; 0 where 20 closes are equal "
         "(equals ta BollingerBands)",
-        lambda run: 100 * 4 * _std(run["close"], 20, ddof=0) / run["sma_20"][:, 19:],
+        lambda run: 100 * 4 * std(run["close"], 20, ddof=0) / run["sma_20"][:, 19:],
     ),
     Feature(
         "atr_14",
@@ -290,7 +260,7 @@ SIGNALS = (
         14,
         "Wilder's average true range over 14 sessions; 0 where nothing moved "
         "(equals ta AverageTrueRange)",
-        lambda run: _wilder(_true_range(run), 14),
+        lambda run: wilder(_true_range(run), 14),
     ),
     Feature(
         "obv_20",
@@ -320,7 +290,7 @@ SIGNALS = (
         "index",
         16,
         "mean stochastic_k of 3 sessions (equals ta StochasticOscillator)",
-        lambda run: _sum(run["stochastic_k"], 3) / 3,
+        lambda run: total(run["stochastic_k"], 3) / 3,
     ),
     Feature(
         "adx_14",
@@ -333,7 +303,82 @@ SIGNALS = (
 )
 """Ten more of trend, bands, range and volume."""
 
-FEATURES = (*BARS, *INDICATORS, *SIGNALS)
+PREDICTORS = (
+    _momentum(2),
+    _momentum(3),
+    _momentum(20),
+    Feature(
+        "momentum_120_20",
+        "percent",
+        21,
+        "100 * (close 20 sessions ago / close 120 sessions ago - 1), from the first close on where the "
+        "history is shorter",
+        _momentum_120_20,
+    ),
+    Feature(
+        "overnight_return",
+        "percent",
+        2,
+        "100 * (open / previous close - 1)",
+        lambda run: 100 * (run["open"][:, 1:] / run["close"][:, :-1] - 1),
+    ),
+    Feature(
+        "close_location",
+        "ratio",
+        1,
+        "where the close stands from the low (-1) to the high (1); 0 where they are equal",
+        _close_location,
+    ),
+    Feature(
+        "close_location_5",
+        "ratio",
+        5,
+        "mean close_location of 5 sessions",
+        lambda run: total(run["close_location"], 5) / 5,
+    ),
+    Feature(
+        "high_low_pct_20",
+        "percent",
+        20,
+        "mean high_low_pct of 20 sessions",
+        lambda run: total(run["high_low_pct"], 20) / 20,
+    ),
+    Feature(
+        "max_return_20",
+        "percent",
+        21,
+        "largest of 20 daily returns",
+        lambda run: highest(run["daily_return"], 20),
+    ),
+    Feature(
+        "skewness_20",
+        "ratio",
+        21,
+        "skewness of 20 daily returns, third moment / cube of the population deviation; 0 where they "
+        "are equal",
+        lambda run: skewness(run["daily_return"], 20),
+    ),
+    Feature(
+        "log_dollar_volume_20",
+        "log",
+        20,
+        "mean log(1 + dollars traded, close * volume) of 20 sessions",
+        lambda run: total(np.log1p(run["dollars"]), 20) / 20,
+    ),
+    Feature(
+        "log_amihud_20",
+        "log",
+        21,
+        "log of the mean absolute daily return per million dollars traded, of 20 sessions; one without "
+        "trades counts 0; at least log(1e-6)",
+        _amihud,
+    ),
+)
+"""What has ranked returns in the literature: reversal and momentum over several spans (Jegadeesh 1990,
+Jegadeesh and Titman 1993), the night's return, the close within the range, the largest return (Bali,
+Cakici and Whitelaw 2011), skewness, size and illiquidity (Amihud 2002)."""
+
+FEATURES = (*BARS, *INDICATORS, *SIGNALS, *PREDICTORS)
 NAMES = [f.name for f in FEATURES]
 BY_NAME = {f.name: f for f in FEATURES}
 
@@ -362,13 +407,16 @@ def compute(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
 
     Args:
         bars: (n,) rows sorted by symbol and date: symbol, open, high, low, close, volume and, where
-            histories break, segment.
+            histories break, segment; where prices or volumes are not those traded, `dollars`, the close
+            times the volume that were.
         progress: show a bar while at it.
 
     Returns:
-        (n, 32) float64 in the order of `FEATURES`; NaN where a feature lacks its history.
+        (n, n_features) float64 in the order of `FEATURES`; NaN where a feature lacks its history.
     """
     columns = {f.name: bars[f.name].to_numpy("float64") for f in BARS}
+    dollars = bars.get("dollars", bars["close"] * bars["volume"])
+    columns["dollars"] = dollars.to_numpy("float64")
     table = np.empty((len(FEATURES), len(bars)))
     batches = list(_batches(_run_edges(bars)))
     for edges in track(batches, "features", transient=True, disable=not progress):

@@ -9,12 +9,13 @@ from pitwise.features.daily import FACTORS, daily_features
 from pitwise.features.indicators import BARS, BY_NAME, FEATURES, NAMES
 
 ENDLESS = ("rsi_14", "macd", "macd_signal", "atr_14", "adx_14")
-"""Features that never quite forget. Each of the others is of the last sessions that its `history`
-counts."""
-SHORT = max(feature.history for feature in FEATURES if feature.name not in ENDLESS)
-"""Bars that decide on all features but the endless ones, the session's own included."""
+"""Features that never quite forget."""
+LONG = (*ENDLESS, "momentum_120_20")
+"""Features of more sessions than their `history` counts; each of the others is of just those."""
+SHORT = max(feature.history for feature in FEATURES if feature.name not in LONG)
+"""Bars that decide on all features but the long ones, the session's own included."""
 AT_ONCE = 2**18
-"""Bars, with their padding, that the endless features are computed of at a time."""
+"""Bars, with their padding, that the long features are computed of at a time."""
 LARGEST = float(np.finfo("float32").max)
 
 
@@ -33,8 +34,8 @@ class NotFiniteError(DataError):
 def recent_features(bars: pd.DataFrame, wanted: np.ndarray) -> pd.DataFrame:
     """`daily_features` of each symbol's newest bars.
 
-    The features of a window of sessions are those of the whole history to the bit; the endless ones are
-    as near to it as `pitwise.features.indicators.TAIL` says, where so many bars come before.
+    The features of a window of sessions are those of the whole history to the bit; `ENDLESS` are as near
+    to it as `pitwise.features.indicators.TAIL` says, where so many bars come before.
 
     Args:
         bars: clean bars, sorted by symbol and date.
@@ -54,7 +55,7 @@ def recent_features(bars: pd.DataFrame, wanted: np.ndarray) -> pd.DataFrame:
     mine = np.flatnonzero(wanted[kept])
     daily = daily.iloc[mine].reset_index(drop=True)
     price = daily["price_factor"].to_numpy()
-    for name, values in _endless(bars, begins, kept[mine]).items():
+    for name, values in _long(bars, begins, kept[mine]).items():
         daily[name] = values / price if BY_NAME[name].unit == "price_change" else values
     _require_finite(daily, position[wanted])
     return daily
@@ -70,13 +71,13 @@ def _run_begins(bars: pd.DataFrame) -> np.ndarray:
     return begins
 
 
-def _endless(bars: pd.DataFrame, begins: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The endless features of some rows, on the basis of the symbol's first session; (len(rows),)
+def _long(bars: pd.DataFrame, begins: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The long features of some rows, on the basis of the symbol's first session; (len(rows),)
     each."""
     first = on_first_basis(bars)
     columns = {feature.name: first[feature.name].to_numpy("float64") for feature in BARS}
     edges = np.append(np.flatnonzero(begins), len(bars))
-    found = {name: np.full(len(bars), np.nan) for name in ENDLESS}
+    found = {name: np.full(len(bars), np.nan) for name in LONG}
     runs = np.unique(np.searchsorted(edges, rows, side="right") - 1)  # those of these rows
     longest = int(np.diff(edges)[runs].max(initial=1))
     for some in np.array_split(runs, -(-len(runs) * longest // AT_ONCE) or 1):
@@ -87,7 +88,7 @@ def _endless(bars: pd.DataFrame, begins: np.ndarray, rows: np.ndarray) -> dict[s
         for name, values in columns.items():
             run[name] = np.full(is_bar.shape, np.nan)
             run[name][is_bar] = values[at]
-        for name in ENDLESS:
+        for name in LONG:
             feature = BY_NAME[name]
             table = np.full(is_bar.shape, np.nan)
             defined = table[:, feature.history - 1 :]

@@ -126,7 +126,7 @@ def test_a_function_of_the_past_passes(name, n, seed):
 @pytest.mark.unit
 def test_the_built_in_features_pass():
     answer = lookahead(indicators, BARS, cuts=3)
-    assert len(answer.columns) == 27
+    assert len(answer.columns) == 39
     assert answer.findings == []
 
 

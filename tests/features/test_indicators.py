@@ -1,4 +1,6 @@
+from math import log
 from statistics import stdev
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -17,10 +19,10 @@ from pitwise.features.indicators import (
     BY_NAME,
     FEATURES,
     INDICATORS,
-    MANY_RUNS,
     NAMES,
+    PREDICTORS,
     SIGNALS,
-    _decayed,
+    Unit,
     compute,
 )
 
@@ -57,6 +59,18 @@ HISTORY = dict.fromkeys(["open", "high", "low", "close", "volume"], 1) | {
     "stochastic_k": 14,
     "stochastic_d": 16,
     "adx_14": 28,
+    "momentum_2": 3,
+    "momentum_3": 4,
+    "momentum_20": 21,
+    "momentum_120_20": 21,
+    "overnight_return": 2,
+    "close_location": 1,
+    "close_location_5": 5,
+    "high_low_pct_20": 20,
+    "max_return_20": 21,
+    "skewness_20": 21,
+    "log_dollar_volume_20": 20,
+    "log_amihud_20": 21,
 }
 
 
@@ -84,10 +98,22 @@ def slow_rsi(closes: list[float], sessions: int) -> float:
     return 100.0 if loss == 0 else 100 - 100 / (1 + gain / loss)
 
 
+def location(bar: dict) -> float:
+    """From -1 at the low to 1 at the high."""
+    return 2 * (bar["close"] - bar["low"]) / (bar["high"] - bar["low"]) - 1
+
+
+def slow_skewness(values: list[float]) -> float:
+    mean = slow_mean(values)
+    second, third = (slow_mean([(value - mean) ** power for value in values]) for power in (2, 3))
+    return third / second**1.5
+
+
 def slow_row(bars: list[dict]) -> dict[str, float]:
     """The indicators at the last of one symbol's bars, as the formulas read; None before history."""
     closes = [bar["close"] for bar in bars]
     volumes = [bar["volume"] for bar in bars]
+    dollars = [bar["close"] * bar["volume"] for bar in bars]
     bar, n = bars[-1], len(bars)
     returns = [100 * (closes[i] / closes[i - 1] - 1) for i in range(1, n)]
     busy = n >= 20 and slow_mean(volumes[-20:]) > 0
@@ -109,7 +135,24 @@ def slow_row(bars: list[dict]) -> dict[str, float]:
         "momentum_5": lambda: 100 * (closes[-1] / closes[-6] - 1),
         "momentum_10": lambda: 100 * (closes[-1] / closes[-11] - 1),
         "rsi_14": lambda: slow_rsi(closes, 14),
+        "overnight_return": lambda: 100 * (bar["open"] / closes[-2] - 1),
+        "close_location": lambda: location(bar),
+        "close_location_5": lambda: slow_mean([location(each) for each in bars[-5:]]),
+        "high_low_pct_20": lambda: slow_mean(
+            [100 * (each["high"] - each["low"]) / each["low"] for each in bars[-20:]]
+        ),
+        "max_return_20": lambda: max(returns[-20:]),
+        "skewness_20": lambda: slow_skewness(returns[-20:]),
+        "momentum_120_20": lambda: 100 * (closes[-21] / closes[max(n - 121, 0)] - 1),
+        "log_dollar_volume_20": lambda: slow_mean([log(1 + value) for value in dollars[-20:]]),
+        "log_amihud_20": lambda: log(
+            slow_mean(
+                [abs(returns[i]) / (dollars[i] / 1e6) if dollars[i] else 0.0 for i in range(-20, 0)]
+            )
+        ),
     }
+    for window in (2, 3, 20):
+        values[f"momentum_{window}"] = lambda w=window: 100 * (closes[-1] / closes[-w - 1] - 1)
     return {name: value() if n >= HISTORY[name] else np.nan for name, value in values.items()}
 
 
@@ -126,24 +169,25 @@ def bits(frame: pd.DataFrame) -> list[bytes]:
     return [row.tobytes() for row in frame.to_numpy("float64")]
 
 
-def test_the_features_are_the_bar_the_17_indicators_of_the_issue_and_ten_signals():
+def test_the_features_are_the_bar_the_17_indicators_of_the_issue_ten_signals_and_the_predictors():
     assert [f.name for f in INDICATORS] == ISSUE
     assert len(ISSUE) == 17
     assert [f.name for f in BARS] == ["open", "high", "low", "close", "volume"]
-    assert [f.name for f in SIGNALS] == list(HISTORY)[22:]
+    assert [f.name for f in (*SIGNALS, *PREDICTORS)] == list(HISTORY)[22:]
+    assert len(SIGNALS) == 10
     assert [f.name for f in FEATURES] == NAMES == list(BY_NAME)
-    assert len(NAMES) == 32
+    assert len(NAMES) == 44
 
 
 def test_every_feature_has_its_formula_unit_and_history():
     assert {f.name: f.history for f in FEATURES} == HISTORY
     assert all(f.text for f in FEATURES)
-    assert {f.unit for f in FEATURES} == {"price", "price_change", "shares", "percent", "ratio", "index"}
+    assert {f.unit for f in FEATURES} == set(get_args(Unit))
 
 
 @pytest.fixture(scope="module")
 def market() -> pd.DataFrame:
-    return markets.bars(3, 70, seed=5, gaps=0.1)
+    return markets.bars(2, 140, seed=5, gaps=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +195,7 @@ def slow(market) -> pd.DataFrame:
     return slow_table(market)
 
 
-@pytest.mark.parametrize("name", ISSUE)
+@pytest.mark.parametrize("name", [*ISSUE, *(f.name for f in PREDICTORS)])
 def test_an_indicator_equals_a_plain_loop(market, slow, name):
     np.testing.assert_allclose(compute(market)[name], slow[name], rtol=1e-9, atol=1e-9)
 
@@ -201,6 +245,7 @@ def test_the_bar_itself_passes_unchanged(market, name):
 
 CLOSES = [10.0, 11.0, 12.0, 11.0, 13.0, 14.0]
 WAVE = [float(c) for c in (*range(1, 21), 18)]
+STEP = [10.0] * 20 + [15.0]
 
 
 @pytest.mark.parametrize(
@@ -242,6 +287,16 @@ WAVE = [float(c) for c in (*range(1, 21), 18)]
             [10.0, 11.0] * 14,
             100 / 14 * sum((1 - (-13 / 14) ** k) / 27 for k in range(14)),
         ),
+        ("momentum_2", CLOSES, 100 * (14 / 11 - 1)),
+        ("momentum_120_20", [10.0, 20.0, *[50.0] * 99, 40.0, *[60.0] * 20], 100.0),
+        ("momentum_120_20", [10.0, *[50.0] * 9, 40.0, *[60.0] * 20], 300.0),
+        ("overnight_return", [*CLOSES, 12.0], 100 * (11 / 14 - 1)),
+        ("high_low_pct_20", STEP, (19 * 50 + 400 / 13) / 20),
+        ("max_return_20", STEP, 50.0),
+        ("max_return_20", [*STEP, *[15.0] * 20], 0.0),
+        ("skewness_20", STEP, 18 / 19**0.5),
+        ("log_dollar_volume_20", [2.0, *STEP[1:]], (19 * log(1001) + log(1501)) / 20),
+        ("log_amihud_20", STEP, log(50 / 0.0015 / 20)),
     ],
 )
 def test_an_indicator_worked_out_by_hand(name, closes, expected):
@@ -252,6 +307,13 @@ def test_volume_indicators_worked_out_by_hand():
     table = compute(series([10.0] * 21, volumes=[100.0] * 20 + [500.0]))
     assert table["volume_sma_20"].tolist()[-2:] == [100.0, 120.0]
     assert table["volume_ratio"].tolist()[-2:] == pytest.approx([1.0, 500 / 120])
+
+
+def test_the_close_lies_between_the_low_and_the_high():
+    bars = series([8.0, 12.0, 9.0, 10.0, 10.0]).assign(low=8.0, high=[12.0, 12.0, 12.0, 12.0, 16.0])
+    table = compute(bars)
+    assert table["close_location"].tolist() == [-1.0, 1.0, -0.5, 0.0, -0.5]
+    assert table["close_location_5"].iloc[-1] == -0.2
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=NAMES)
@@ -280,7 +342,7 @@ def test_a_symbol_shorter_than_the_history_is_all_nan_and_lends_nothing():
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_a_market_is_its_symbols_one_by_one_bit_for_bit(seed):
-    market = markets.bars(4, 60, seed, gaps=0.1, lives=True)
+    market = markets.bars(4, 130, seed, gaps=0.1, lives=True)
     alone = pd.concat([compute(own) for _, own in market.groupby("symbol")] or [compute(market)])
     assert bits(compute(market)) == bits(alone)
 
@@ -288,12 +350,12 @@ def test_a_market_is_its_symbols_one_by_one_bit_for_bit(seed):
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
-    cut=st.integers(1, 59),
+    cut=st.integers(1, 89),
     scale=st.floats(1e-3, 1e3),
     keep=st.floats(0, 1),
 )
 def test_changing_the_future_moves_no_past_value_by_a_bit(seed, cut, scale, keep):
-    market = markets.bars(3, 60, seed, gaps=0.1)
+    market = markets.bars(3, 90, seed, gaps=0.1)
     horizon = market["date"].drop_duplicates().sort_values().iloc[cut - 1]
     past = (market["date"] <= horizon).to_numpy()
     changed = market.copy()
@@ -323,6 +385,8 @@ def test_a_price_that_stands_still_without_volume_stays_finite(spike):
     assert (idle["volume_ratio"] == 1).all()
     assert (table["volume_ratio"].iloc[20:29] == 0).all()
     assert (whole["rsi_14"] == 100).all()
+    assert (idle["log_dollar_volume_20"] == 0).all()
+    assert (whole["log_amihud_20"] == np.log(1e-6)).all()
 
 
 def flat(sessions: int, price: float, volume: float) -> pd.DataFrame:
@@ -342,6 +406,12 @@ FLAT = {
     "stochastic_d": 50,
     "adx_14": 0,
     "rsi_14": 100,
+    "momentum_120_20": 0,
+    "close_location_5": 0,
+    "high_low_pct_20": 0,
+    "max_return_20": 0,
+    "skewness_20": 0,
+    "log_amihud_20": np.log(1e-6),
 }
 
 
@@ -400,12 +470,5 @@ def test_daily_features_carry_symbol_and_close_of_each_bar(market):
     ]
     assert daily["symbol"].tolist() == market["symbol"].tolist()
     assert daily["event_timestamp"].dt.date.tolist() == market["date"].dt.date.tolist()
-    assert set(daily["event_timestamp"].dt.hour) == {20, 21}
+    assert set(daily["event_timestamp"].dt.hour) == {17, 20, 21}  # half a day, summer, winter
     assert bits(daily[NAMES]) == bits(compute(market))
-
-
-def test_a_recursion_over_many_runs_is_that_over_each_to_the_bit():
-    runs = np.random.default_rng(5).normal(size=(MANY_RUNS, 400))
-    together = _decayed(runs, 1 - 1 / 14)
-    alone = np.vstack([_decayed(run[None], 1 - 1 / 14) for run in runs])
-    assert together.tobytes() == alone.tobytes()
