@@ -16,6 +16,7 @@ import pandas as pd
 from pitwise.evaluation.baselines import baselines
 from pitwise.evaluation.figures import Figures, figures
 from pitwise.evaluation.labels import labels
+from pitwise.evaluation.ranking import BoostedTrees, TreesParams
 from pitwise.evaluation.sessions import GROSS, SESSION
 from pitwise.evaluation.walk_forward import first_test_session, folds
 from pitwise.features.history import KEYS, known
@@ -42,7 +43,8 @@ def forecasts(rows: pd.DataFrame, horizon: int, params: WalkForwardParams) -> di
     said: dict[str, list[pd.DataFrame]] = {name: [] for name in COMPARED}
     for fold in folds(sessions, first, params.step, params.embargo_sessions, horizon):
         train, test = (rows[rows[SESSION].isin(part)] for part in (fold.train, fold.test))
-        known_baselines = baselines(horizon, params.trees)
+        trees = {"gradient_boosting": BoostedTrees(horizon, TreesParams())}
+        known_baselines = baselines(horizon) | trees
         for name, parts in said.items():
             forecast = known_baselines[name].fit(train).predict(test)
             parts.append(test[[*KEYS, *ANSWERS]].join(forecast))

@@ -58,7 +58,7 @@ def rates(size: int) -> list[float]:
     ends = window_ends(rows["symbol"].to_numpy(object), values, WINDOW)
     ends = ends[rows["label"].notna().to_numpy()[ends]]
     windows = ServedWindows(rows.assign(ends_window=True), rows[:0].assign(begins=False), names)
-    dataset = WindowDataset(windows, rows["label"].to_numpy(), ends, WINDOW)
+    dataset = WindowDataset(windows, rows, ends, WINDOW)
     model = Forecaster("lstm", names, WINDOW, body)
     fit_scaling(model, dataset)
     measured = []
@@ -73,7 +73,7 @@ def rates(size: int) -> list[float]:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(Training(model, params), batches(dataset, size, shuffle=True))
+        trainer.fit(Training(model, params, dataset), batches(dataset, size, shuffle=True))
         measured.append(WINDOWS / clock.time_elapsed("train"))
     return measured
 

@@ -21,7 +21,7 @@ from market import PROJECT
 from pitwise.evaluation.baselines import baselines
 from pitwise.evaluation.labels import labels
 from pitwise.evaluation.metrics import mean_and_t
-from pitwise.evaluation.ranking import Ridge
+from pitwise.evaluation.ranking import BoostedTrees, Ridge, TreesParams
 from pitwise.evaluation.sessions import by_session
 from pitwise.evaluation.walk_forward import first_test_session, folds
 from pitwise.features.daily import daily_features
@@ -73,7 +73,7 @@ def rank_ics(seed: int, symbols: int, sessions: int, signal: float) -> pd.DataFr
     said: dict[str, list[pd.DataFrame]] = {}
     for fold in folds(instants, first, params.step, params.embargo_sessions, 1):
         train, test = (rows[rows["event_timestamp"].isin(part)] for part in (fold.train, fold.test))
-        known = baselines(1, params.trees.model_copy(update={"seed": seed}))
+        known = baselines(1) | {CHALLENGER: BoostedTrees(1, TreesParams(seed=seed))}
         kinds = {name: known[name] for name in (BASELINE, "ridge", CHALLENGER)}
         kinds[IN_OFFICE] = Ridge(1, VOLUME)
         for name, kind in kinds.items():

@@ -2,5 +2,5 @@
 
 import pitwise as pitwise  # before any library can phone home
 
-KINDS = ("ann", "lstm")
+KINDS = ("gradient_boosting", "ann", "lstm")
 """The models there are; each has its stage `train@kind` and its section of `params.yaml`."""

@@ -183,7 +183,7 @@ def search(
     if found.first is not None:
         typer.echo(f"params.yaml as it is: {told(found.first)}")
     typer.echo("The best of many looks better than it is: the walk-forward says what it is worth.\n")
-    typer.echo(f"{as_yaml(best.values)}\n\n{as_command(kind, best.values)}")
+    typer.echo(f"{as_yaml(best.values)}\n\n{as_command(best.values)}")
 
 
 def _show_findings(target: str, answer: Any) -> None:

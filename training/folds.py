@@ -6,23 +6,26 @@ stopping of a fit, and which features a model gets.
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pitwise.evaluation.baselines import TreesParams, baselines
+from pitwise.evaluation.baselines import baselines
 from pitwise.evaluation.sessions import PARTS
 from pitwise.evaluation.walk_forward import Fold
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import KEYS
 from pitwise.features.indicators import NAMES
 from pitwise.features.served import ENDS, ServedWindows, last_sessions
-from pitwise.stage import Params, load_params
+from pitwise.stage import load_params
 from pitwise.workspace import Workspace, read_parquet
 from training.groups import symbol_filters
 from training.select import GROUP_ROWS, SelectParams, seen_in_training, select
 from training.train import fitted
+
+if TYPE_CHECKING:
+    from training.models.inputs import KindParams
 
 COLUMNS = [*KEYS, *NAMES, *FACTORS, ENDS, "label"]
 BATCH = 2048
@@ -39,8 +42,7 @@ class Recipe(NamedTuple):
     horizon: int
     embargo: int
     validation_fraction: float
-    """Of a fold's training sessions, the last ones; the fit of a model ends by these."""
-    trees: TreesParams
+    """Of a fold's training sessions, the last ones; calibration, or the end of a fit, is by these."""
 
 
 def forecast_fold(root: str, recipe: Recipe, fold: Fold, seed: int) -> pd.DataFrame:
@@ -60,8 +62,7 @@ def forecast_fold(root: str, recipe: Recipe, fold: Fold, seed: int) -> pd.DataFr
         DataError: too little to fit on.
     """
     workspace = Workspace(root)
-    trees = recipe.trees.model_copy(update={"seed": seed})
-    known = baselines(recipe.horizon, trees)
+    known = baselines(recipe.horizon)
     if recipe.kind not in known:
         return _model_forecast(workspace, recipe, fold, seed)
     rows = _last_sessions(root, recipe.data)
@@ -94,7 +95,7 @@ def _last_sessions(root: str, data: str) -> pd.DataFrame:
 def _model_forecast(workspace: Workspace, recipe: Recipe, fold: Fold, seed: int) -> pd.DataFrame:
     params, body = _params(workspace, recipe.kind)
     train, held = fold.held_out(recipe.validation_fraction, recipe.embargo, recipe.horizon)
-    features = selected(workspace, train, recipe.window, recipe.horizon)
+    features = inputs_of(workspace, body.inputs, train, recipe.window, recipe.horizon)
     rows, served = _dataset(str(workspace.root), recipe.data)
     parts = fold_parts(rows, served, features, (train, held, fold.test), recipe.window)
     return fit_and_forecast(
@@ -112,14 +113,19 @@ def fold_parts(
     """For each group of sessions, the `WindowDataset` of the windows with a label that end in them."""
     from training.models.windows import WindowDataset
 
-    windows, labels = ServedWindows(rows, served, features), rows["label"].to_numpy()
-    return [WindowDataset(windows, labels, np.flatnonzero(_in(rows, some)), window) for some in sessions]
+    windows = ServedWindows(rows, served, features)
+    return [WindowDataset(windows, rows, np.flatnonzero(_in(rows, some)), window) for some in sessions]
 
 
 def fit_and_forecast(
-    kind: str, rows: pd.DataFrame, features: list[str], body: Params, train: Any, parts: list[Any]
+    kind: str,
+    rows: pd.DataFrame,
+    features: list[str],
+    body: "KindParams",
+    train: Any,
+    parts: list[Any],
 ) -> pd.DataFrame:
-    """Fit a model on the first of a fold's parts, ended by the second, and forecast the third.
+    """Fit a model on the first of a fold's parts, calibrate it on the second, and forecast the third.
 
     Args:
         train: section `train`, with the seed.
@@ -132,10 +138,10 @@ def fit_and_forecast(
     fit = fitted(kind, features, body, train, *parts[:2])
     test = parts[2]
     with torch.no_grad():
-        outputs = [torch.stack(fit.model(windows)).numpy() for windows, _ in batches(test, BATCH)]
-    log_return, p_up = np.concatenate(outputs, axis=1).astype("float64")
+        outputs = [torch.stack(fit.model(batch.windows)).numpy() for batch in batches(test, BATCH)]
+    score, log_return, p_up, _ = np.concatenate(outputs, axis=1).astype("float64")
     said = rows[KEYS].iloc[test.ends].reset_index(drop=True)
-    return said.assign(score=log_return, log_return=log_return, p_up=p_up)
+    return said.assign(score=score, log_return=log_return, p_up=p_up)
 
 
 def params_of(workspace: Workspace, kind: str) -> dict[str, Any]:
@@ -149,7 +155,7 @@ def params_of(workspace: Workspace, kind: str) -> dict[str, Any]:
     }
 
 
-def _params(workspace: Workspace, kind: str) -> tuple[Any, Params]:
+def _params(workspace: Workspace, kind: str) -> tuple[Any, "KindParams"]:
     from training.models.fit import TrainParams
     from training.models.forecaster import BODIES
 
@@ -157,8 +163,16 @@ def _params(workspace: Workspace, kind: str) -> tuple[Any, Params]:
     return train, load_params(workspace, kind, BODIES[kind][1])
 
 
-def selected(workspace: Workspace, train: pd.DatetimeIndex, window: int, horizon: int) -> list[str]:
-    """The models' inputs, chosen as stage `select` does, on these sessions."""
+def inputs_of(
+    workspace: Workspace, inputs: str, train: pd.DatetimeIndex, window: int, horizon: int
+) -> list[str]:
+    """A model's features; those that are selected are chosen as stage `select` does, on these sessions.
+
+    Args:
+        inputs: the key of that name in the kind's own section.
+    """
+    if inputs == "all":
+        return NAMES
     params = load_params(workspace, "select", SelectParams)
     if params.method == "fixed":
         return [name for name in NAMES if name in params.features]

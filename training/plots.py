@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pitwise.evaluation import metrics
 
-COLOURS = {"ann": "#1f77b4", "lstm": "#d95f02"}
+COLOURS = {"ann": "#1f77b4", "lstm": "#d95f02", "gradient_boosting": "#1b9e77"}
 GREY = "#777777"
 SHOWN_SYMBOLS = 30
 
@@ -29,13 +29,14 @@ def learning_curves(curves: dict[str, pd.DataFrame], fitted: dict[str, dict]) ->
         axis.plot(curve["batches"], curve["train_loss"], color=GREY, label="training (with dropout)")
         axis.plot(curve["batches"], curve["validation_loss"], color=COLOURS[kind], label="validation")
         axis.axvline(fitted[kind]["best_after_batches"], color=GREY, ls=":", label="kept")
-        axis.set(title=kind.upper(), xlabel="batches", ylabel="loss: MSE + cross-entropy")
+        axis.set(title=kind.upper(), xlabel="batches, or trees", ylabel="loss")
         axis.legend(frameon=False)
     return figure
 
 
-def predicted_vs_actual(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
+def predicted_vs_actual(predictions: pd.DataFrame, kinds: Sequence[str], horizon: int) -> Figure:
     """Predicted against actual log return, as it is, beside the line of a perfect forecast."""
+    of = "next session's return" if horizon == 1 else f"return over {horizon} sessions"
     figure, axes = _panels(len(kinds))
     actual = predictions["label"] * 100
     low, high = np.percentile(actual, [0.2, 99.8])
@@ -47,7 +48,7 @@ def predicted_vs_actual(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figu
         axis.set(
             xlim=(-span, span),
             ylim=(low, high),
-            title=f"{kind.upper()}: next session's return",
+            title=f"{kind.upper()}: {of}",
             xlabel="predicted, %",
             ylabel="actual, %",
         )
@@ -83,15 +84,15 @@ def calibration(predictions: pd.DataFrame, kinds: Sequence[str], bins: int = 10)
     return figure
 
 
-def cumulative_rank_ic(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
+def cumulative_rank_ic(predictions: pd.DataFrame, kinds: Sequence[str], horizon: int) -> Figure:
     """Sum of the daily rank information coefficients: a steady climb is skill, a walk is noise."""
     figure, (axis,) = _panels(1, width=9)
     sessions = predictions["event_timestamp"].to_numpy()
     days = np.unique(sessions)
-    for kind in [*kinds, "gradient_boosting"]:
-        scores = predictions[f"{kind}_log_return"].to_numpy()
+    for kind in kinds:
+        scores = predictions[f"{kind}_score"].to_numpy()
         ic = metrics.rank_ic(scores, predictions["label"].to_numpy(), sessions)
-        mean, t = metrics.mean_and_t(ic)
+        mean, t = metrics.mean_and_t(ic, horizon - 1)
         figures = (
             "no ranks to compare"
             if mean is None

@@ -12,6 +12,7 @@ from pitwise.workspace import Workspace, read_json, sha256
 
 CODE = Path(__file__).absolute().parents[1]
 OF_MODELS = (
+    "pitwise/evaluation/ranking.py",
     "pitwise/features/daily.py",
     "pitwise/features/indicators.py",
     "pitwise/features/scale_free.py",

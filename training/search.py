@@ -31,9 +31,9 @@ from pitwise.registry.runs import begun_in
 from pitwise.stage import Params, load_params
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256
 from training import KINDS
-from training.folds import COLUMNS, Recipe, fit_and_forecast, fold_parts, forecast_fold, selected
-from training.recipes import OF_BASELINES, OF_MODELS, code_of, identity
-from training.search_space import TREES, SearchParams, Values, changed, current, space_of
+from training.folds import COLUMNS, fit_and_forecast, fold_parts, inputs_of
+from training.recipes import OF_MODELS, code_of, identity
+from training.search_space import SearchParams, Values, changed, current, space_of
 from training.select import SelectParams
 from training.walk_forward import WalkForwardParams
 
@@ -85,7 +85,7 @@ class Search:
             ParamsError: there is nothing to search for the kind.
         """
         walk = load_params(workspace, "walk_forward", WalkForwardParams)
-        known: dict[str, Params]
+        known: dict[str, Params] = {}
         if kind in KINDS:
             from training.models.fit import TrainParams
             from training.models.forecaster import BODIES
@@ -94,8 +94,6 @@ class Search:
                 "train": load_params(workspace, "train", TrainParams),
                 kind: load_params(workspace, kind, BODIES[kind][1]),
             }
-        else:
-            known = {TREES: walk.trees}
         params = load_params(workspace, "search", SearchParams)
         space_of(params, kind, known)
         report = read_json(workspace.dataset_report)
@@ -145,10 +143,6 @@ class Search:
     def recipe(self, values: Values) -> str:
         """What the forecasts of a trial depend on; the same as a walk-forward's with these params."""
         dumped = {name: of.model_dump(mode="json") for name, of in self.sections(values).items()}
-        if self.kind not in KINDS:
-            trees = {key: value for key, value in dumped[TREES].items() if key != "seed"}
-            code = code_of(OF_BASELINES)
-            return identity(kind=self.kind, horizon=self.horizon, trees=trees, code=code)
         return identity(
             kind=self.kind,
             window=self.window,
@@ -162,36 +156,21 @@ class Search:
     def forecaster(self) -> Callable[[Fold, Values, int], pd.DataFrame]:
         """Fits in a fold with some values and a seed: `symbol`, `event_timestamp`, `score` of its test
         sessions. The data are read once."""
-        return self._model_forecasts() if self.kind in KINDS else self._tree_forecast
-
-    def _tree_forecast(self, fold: Fold, values: Values, seed: int) -> pd.DataFrame:
-        recipe = Recipe(
-            kind=self.kind,
-            data=self.name,
-            window=self.window,
-            horizon=self.horizon,
-            embargo=self.walk.embargo_sessions,
-            validation_fraction=self.walk.validation_fraction,
-            trees=self.sections(values)[TREES],
-        )
-        return forecast_fold(str(self.workspace.root), recipe, fold, seed)[[*KEYS, "score"]]
-
-    def _model_forecasts(self) -> Callable[[Fold, Values, int], pd.DataFrame]:
         rows = read_parquet(self.workspace.dataset_rows, COLUMNS)
         served = read_parquet(self.workspace.served_rows)
 
         @cache  # trials differ in how they fit, never in what
-        def parts(number: int) -> tuple[list[str], list[Any]]:
+        def parts(number: int, inputs: str) -> tuple[list[str], list[Any]]:
             fold = self.folds[number]
             train, held = fold.held_out(
                 self.walk.validation_fraction, self.walk.embargo_sessions, self.horizon
             )
-            features = selected(self.workspace, train, self.window, self.horizon)
+            features = inputs_of(self.workspace, inputs, train, self.window, self.horizon)
             return features, fold_parts(rows, served, features, (train, held, fold.test), self.window)
 
         def forecast(fold: Fold, values: Values, seed: int) -> pd.DataFrame:
-            features, datasets = parts(fold.number)
             sections = self.sections(values)
+            features, datasets = parts(fold.number, sections[self.kind].inputs)
             settings = sections["train"].model_copy(update={"seed": seed})
             return fit_and_forecast(self.kind, rows, features, sections[self.kind], settings, datasets)
 

@@ -10,12 +10,10 @@ from pydantic import Field, ValidationError, model_validator
 from pitwise.errors import ParamsError
 from pitwise.evaluation.walk_forward import Step
 from pitwise.stage import Params
-from training import KINDS
 
 P = TypeVar("P", bound=Params)
 Values = dict[str, Any]
 """By key of `params.yaml`, dots between the levels."""
-TREES = "walk_forward.trees"
 
 
 class Range(Params):
@@ -143,10 +141,9 @@ def as_yaml(values: Values) -> str:
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None).rstrip()
 
 
-def as_command(kind: str, values: Values) -> str:
+def as_command(values: Values) -> str:
     """The command that tries the values as an experiment of DVC's."""
-    target = "" if kind in KINDS else " walk_forward/dvc.yaml"
     settings = (
         f"-S '{key}={json.dumps(value, separators=(',', ':'))}'" for key, value in values.items()
     )
-    return f"dvc exp run{target} " + " ".join(settings)
+    return "dvc exp run " + " ".join(settings)

@@ -10,14 +10,16 @@ import numpy as np
 
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import KEYS
+from pitwise.features.indicators import NAMES
 from pitwise.features.served import ENDS, ServedWindows
-from pitwise.stage import Params, load_params, run_stage
+from pitwise.stage import load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json
 from training import KINDS
 from training.recipes import recipe_of
 
 if TYPE_CHECKING:
     from training.models.fit import Fit, TrainParams
+    from training.models.inputs import KindParams
     from training.models.windows import WindowDataset
 
 PARITY_WINDOWS = 512
@@ -26,7 +28,7 @@ PARITY_WINDOWS = 512
 def fitted(
     kind: str,
     features: Sequence[str],
-    body: Params,
+    body: "KindParams",
     params: "TrainParams",
     train: "WindowDataset",
     validation: "WindowDataset",
@@ -55,27 +57,26 @@ def main(workspace: Workspace, kind: str) -> None:
 
     params = load_params(workspace, "train", TrainParams)
     body = load_params(workspace, kind, BODIES[kind][1])
-    features = read_json(workspace.selection_report)["features"]
+    selected = read_json(workspace.selection_report)["features"]
+    features = NAMES if body.inputs == "all" else selected
     dataset = read_json(workspace.dataset_report)
     window = dataset["window"]
     columns = [*KEYS, *features, *FACTORS, ENDS, "split", "label"]
     rows = read_parquet(workspace.dataset_rows, columns)
     windows = ServedWindows(rows, read_parquet(workspace.served_rows), features)
     rows = rows[["event_timestamp", "split", "label"]]
-    labels = rows["label"].to_numpy()
 
     def part(name: str) -> WindowDataset:
-        return WindowDataset(windows, labels, np.flatnonzero(rows["split"] == name), window)
+        return WindowDataset(windows, rows, np.flatnonzero(rows["split"] == name), window)
 
     train, validation = part("train"), part("validation")
     result = fitted(kind, features, body, params, train, validation, progress=sys.stderr.isatty())
 
     folder = workspace.models / kind
     path = folder / "model.onnx"
-    examples, _ = validation[list(range(min(PARITY_WINDOWS, len(validation))))]
+    examples = validation[list(range(min(PARITY_WINDOWS, len(validation))))].windows
     export_onnx(result.model, examples[:2], path)
     difference = parity(result.model, open_onnx(path), examples)
-    best = result.curve.loc[result.curve["validation_loss"].idxmin()]
     result.curve.to_csv(folder / "learning_curve.csv", index=False)
     sessions = {
         split: rows.loc[rows["split"] == split, "event_timestamp"] for split in ("train", "validation")
@@ -87,15 +88,15 @@ def main(workspace: Workspace, kind: str) -> None:
             "features": features,
             "window": window,
             "horizon": dataset["horizon"],
-            "params": {**params.model_dump(), **body.model_dump()},
+            "params": {**params.model_dump(), **body.model_dump(exclude={"seed"})},
             "parameters": sum(p.numel() for p in result.model.parameters()),
             "train_windows": len(train),
             "validation_windows": len(validation),
             "train_first_session": f"{sessions['train'].min():%Y-%m-%d}",
             "train_last_session": f"{sessions['train'].max():%Y-%m-%d}",
             "fitted_last_session": f"{sessions['validation'].max():%Y-%m-%d}",
-            "best_validation_loss": float(best["validation_loss"]),
-            "best_after_batches": int(best["batches"]),
+            "best_validation_loss": result.validation_loss,
+            "best_after_batches": result.kept,
             "batches": int(result.curve["batches"].iloc[-1]),
             "onnx_parity": difference,
             "onnx_sha256": sha256(path),
@@ -106,7 +107,7 @@ def main(workspace: Workspace, kind: str) -> None:
     )
     print(
         f"{kind}: {result.windows_per_second:,.0f} windows/s for {result.seconds:.0f} s, "
-        f"best validation loss {best['validation_loss']:.4f} after {best['batches']:,.0f} batches, "
+        f"validation loss {result.validation_loss:.4f} nats after {result.kept:,} batches, "
         f"ONNX differs by {difference:.1e}"
     )
 

@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, field_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pitwise.evaluation.baselines import TreesParams, baselines
+from pitwise.evaluation.baselines import baselines
 from pitwise.evaluation.breakdown import report_breakdown
 from pitwise.evaluation.figures import figures, paired
 from pitwise.evaluation.luck import (
@@ -49,12 +49,15 @@ from training.recipes import OF_BASELINES as RECIPE_OF_BASELINES
 from training.recipes import code_of, identity, recipe_of
 
 CODE = Path(__file__).absolute().parents[1]
-OF_MODELS = ("training/models", "training/select.py", "training/train.py")
+OF_MODELS = (
+    "pitwise/evaluation/ranking.py",
+    "training/models",
+    "training/select.py",
+    "training/train.py",
+)
 OF_BASELINES = ("pitwise/evaluation",)
 OF_BOTH = ("pitwise/features", "training/folds.py")
 """Code that a forecast depends on."""
-SEEDED = ("gradient_boosting", *KINDS)
-"""Kinds that draw; the others say the same with every seed and are fitted once."""
 
 
 class SeedParams(Params):
@@ -72,10 +75,9 @@ class WalkForwardParams(Params):
     kinds: dict[str, Step]
     """The models, and how often each is fitted anew."""
     seeds: int = Field(ge=1)
-    """Fits of each kind that draws, whose forecasts are averaged: `train.seed` and those after it."""
+    """Fits of each model, whose forecasts are averaged: `train.seed` and those after it."""
     embargo_sessions: int = Field(ge=0)
     validation_fraction: float = Field(gt=0, lt=0.5)
-    trees: TreesParams
     n_jobs: int
     bootstrap_samples: int = Field(ge=100)
     bootstrap_seed: int = Field(ge=0)
@@ -128,7 +130,7 @@ def tasks(workspace: Workspace, params: WalkForwardParams) -> list[Task]:
     data = f"{sha256(workspace.dataset_rows)} {sha256(workspace.served_rows)}"
     made = []
     steps = dict(reversed(params.kinds.items())) | dict.fromkeys(
-        baselines(report["horizon"], params.trees), params.step
+        baselines(report["horizon"]), params.step
     )
     for kind, step in steps.items():
         recipe = Recipe(
@@ -138,12 +140,11 @@ def tasks(workspace: Workspace, params: WalkForwardParams) -> list[Task]:
             horizon=report["horizon"],
             embargo=params.embargo_sessions,
             validation_fraction=params.validation_fraction,
-            trees=params.trees,
         )
         folder = workspace.walk_forward_folds / kind / _identity(workspace, recipe)
         for fold in folds(sessions, first, step, params.embargo_sessions, recipe.horizon):
             days = "_".join(f"{day:%Y%m%d}" for day in (fold.train[-1], fold.test[0], fold.test[-1]))
-            for i in range(params.seeds if kind in SEEDED else 1):
+            for i in range(params.seeds if kind in KINDS else 1):
                 path = folder / f"{days}_seed{seed + i}.parquet"
                 made.append(Task(recipe, fold, seed + i, path))
     return made
@@ -155,10 +156,10 @@ def _identity(workspace: Workspace, recipe: Recipe) -> str:
     code = [*OF_BOTH, *(OF_MODELS if is_model else OF_BASELINES)]
     files = [path for name in code for path in (CODE / name, *sorted((CODE / name).rglob("*.py")))]
     depends = {
-        "recipe": recipe._asdict() | {"trees": None if is_model else recipe.trees.model_dump()},
+        "recipe": recipe._asdict(),
         "params": params_of(workspace, recipe.kind) if is_model else None,
         "code": [sha256(path) for path in files if path.is_file()],
-        "library": version("torch" if is_model else "scikit-learn"),
+        "libraries": [version(name) for name in ("scikit-learn", *(["torch"] if is_model else []))],
     }
     text = json.dumps(depends, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -215,12 +216,8 @@ def table(rows: pd.DataFrame, of_kind: list[Task]) -> pd.DataFrame:
 def recipes_of(workspace: Workspace, params: WalkForwardParams, horizon: int) -> dict[str, str]:
     """The recipe of each kind and baseline, whatever data, folds and seeds; see `training.recipes`."""
     code = code_of(RECIPE_OF_BASELINES)
-    trees = params.trees.model_dump(exclude={"seed"})
     return {kind: recipe_of(workspace, kind) for kind in params.kinds} | {
-        name: identity(
-            kind=name, horizon=horizon, trees=trees if name == "gradient_boosting" else None, code=code
-        )
-        for name in baselines(horizon, params.trees)
+        name: identity(kind=name, horizon=horizon, code=code) for name in baselines(horizon)
     }
 
 
@@ -253,7 +250,7 @@ def main(workspace: Workspace) -> None:
     on_record = [one for one in recorded_trials(workspace) if _overlaps(one, first, last)]
     earlier = promotions(workspace)
     report |= {
-        "paired": _paired(rank_ic, list(baselines(horizon, params.trees)), horizon, params),
+        "paired": _paired(rank_ic, list(baselines(horizon)), horizon, params),
         "confidence_set": model_confidence_set(
             pd.DataFrame(rank_ic), horizon, params.bootstrap_samples, params.bootstrap_seed
         ),
@@ -286,7 +283,7 @@ def _tried(workspace: Workspace, kind: str, recipe: str, params: WalkForwardPara
     return identity(
         recipe=recipe,
         step=params.kinds.get(kind, params.step),
-        seeds=[seed, params.seeds] if kind in SEEDED else None,
+        seeds=[seed, params.seeds] if kind in KINDS else None,
         embargo=params.embargo_sessions,
         validation_fraction=params.validation_fraction if kind in KINDS else None,
     )

@@ -4,23 +4,13 @@ The functions are of one split. The classes are the same and more of them for a 
 interface: `fit` on the rows of a fold's training dates, `predict` for the rows of its test dates.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
-from pitwise.evaluation.ranking import BoostedTrees, Reversal, Ridge, TreesParams, tree_inputs
-from pitwise.stage import Params
-
-
-class GradientBoostingParams(Params):
-    iterations: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    max_leaf_nodes: int = Field(ge=2)
-    seed: int = Field(ge=0)
+from pitwise.evaluation.ranking import Reversal, Ridge
 
 
 @dataclass(frozen=True)
@@ -30,11 +20,14 @@ class Forecast:
     log_return: np.ndarray | None = None
     p_up: np.ndarray | None = None
     up: np.ndarray | None = None
+    score: np.ndarray | None = None
+    """What ranks a session's symbols; None: the log return does."""
 
 
-def of_model(log_return: np.ndarray, p_up: np.ndarray) -> Forecast:
+def of_model(log_return: np.ndarray, p_up: np.ndarray, score: np.ndarray | None = None) -> Forecast:
     """A model's outputs; the direction it calls is the likelier one."""
-    return Forecast(log_return.astype(float), p_up.astype(float), p_up > 0.5)
+    score = log_return if score is None else score
+    return Forecast(log_return.astype(float), p_up.astype(float), p_up > 0.5, score.astype(float))
 
 
 def persistence(rows: int) -> Forecast:
@@ -52,28 +45,6 @@ def always_up(train_labels: np.ndarray, rows: int) -> Forecast:
     """Every stock rises, with the probability of a rise on the training dates."""
     share = (train_labels > 0).mean()
     return Forecast(p_up=np.full(rows, share), up=np.full(rows, True))
-
-
-def gradient_boosting(
-    train: pd.DataFrame, test: pd.DataFrame, features: Sequence[str], params: GradientBoostingParams
-) -> Forecast:
-    """Boosted trees on the last session's features: one for the return, one for the direction."""
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-    settings = {
-        "max_iter": params.iterations,
-        "learning_rate": params.learning_rate,
-        "max_leaf_nodes": params.max_leaf_nodes,
-        "random_state": params.seed,
-        "early_stopping": False,  # scikit-learn's own would hold out rows at random, across dates
-    }
-    x, x_test = tree_inputs(train, features), tree_inputs(test, features)
-    labels = train["label"].to_numpy()
-    regressor = HistGradientBoostingRegressor(**settings).fit(x, labels)
-    classifier = HistGradientBoostingClassifier(**settings).fit(x, labels > 0)
-    rises = list(classifier.classes_).index(True) if True in classifier.classes_ else None
-    p_up = np.zeros(len(test)) if rises is None else classifier.predict_proba(x_test)[:, rises]
-    return of_model(regressor.predict(x_test), p_up)
 
 
 class Baseline(Protocol):
@@ -131,7 +102,7 @@ class AlwaysUp:
         return _forecasts(rows, always_up(self._labels, len(rows)))
 
 
-def baselines(horizon: int, trees: TreesParams) -> dict[str, Baseline]:
+def baselines(horizon: int) -> dict[str, Baseline]:
     """Every baseline by its name in the tables, not yet fitted."""
     return {
         "persistence": Persistence(),
@@ -139,5 +110,4 @@ def baselines(horizon: int, trees: TreesParams) -> dict[str, Baseline]:
         "always_up": AlwaysUp(),
         "reversal": Reversal(),
         "ridge": Ridge(horizon),
-        "gradient_boosting": BoostedTrees(horizon, trees),
     }

@@ -5,10 +5,8 @@ import pandas as pd
 import pytest
 from support import small_runs as small
 
-from pitwise.errors import ParamsError
 from pitwise.evaluation import baselines
-from pitwise.workspace import write_json
-from training.evaluate import main, measure
+from training.evaluate import measure
 
 FIGURES = {
     "mape",
@@ -102,9 +100,20 @@ def test_drift_has_no_ranks_and_no_probability(answers):
     assert none == {"rank_ic_mean", "rank_ic_t", "brier"}
 
 
-def test_a_horizon_that_serving_does_not_know_is_refused(tmp_path):
-    workspace = small.new_workspace(tmp_path)
-    write_json({"features": list(small.FEATURES)}, workspace.selection_report)
-    write_json({"window": small.WINDOW, "horizon": 5}, workspace.dataset_report)
-    with pytest.raises(ParamsError, match=r"label\.horizon: 5 sessions.*walk_forward/dvc\.yaml"):
-        main(workspace)
+def test_a_score_ranks_where_a_model_has_one(answers):
+    forecast = baselines.of_model(np.zeros(4), np.full(4, 0.6), np.array([2.0, 1.0, 1.0, 2.0]))
+    assert figures_of(forecast, answers)["rank_ic_mean"] == pytest.approx(1)
+
+
+def test_where_labels_overlap_t_is_newey_wests_and_the_interval_wider():
+    rng = np.random.default_rng(4)
+    n = 200
+    rows = pd.DataFrame({"close": 100.0, "event_timestamp": np.repeat(np.arange(n), 5)}, range(5 * n))
+    shared = np.convolve(rng.normal(size=n + 4), np.ones(5), "valid")  # as a label shares its days
+    rows["label"] = np.repeat(shared, 5) * np.tile([2.0, 1, 0, -1, -2], n) + rng.normal(size=5 * n)
+    rows["next_close"] = rows["close"] * np.exp(rows["label"] / 100)
+    forecast = baselines.of_model(np.tile([2.0, 1, 0, -1, -2], n), np.full(5 * n, 0.6))
+    plain, overlap = (measure(forecast, rows, small.evaluate_params(), h) for h in (1, 5))
+    assert plain["rank_ic_mean"] == overlap["rank_ic_mean"]
+    assert abs(overlap["rank_ic_t"]) < 0.7 * abs(plain["rank_ic_t"])
+    assert plain["direction_accuracy"] == overlap["direction_accuracy"]

@@ -31,21 +31,21 @@ def said(kind: str, scores: list[list[float]]) -> pd.DataFrame:
 
 def test_the_walk_forward_speaks_for_the_recipes_that_it_was_made_by(tmp_path):
     workspace = Workspace(tmp_path)
-    assert register.walked(workspace, {"ann"}) is None
+    assert register.walked(workspace, {"ann"}, 1) is None
     forecasts = [
         said("ann", [[1, 2, 3], [3, 2, 1]]),
         said("ridge", [[1, 2, 3], [1, 2, 3]]),
         said("reversal", [[3, 2, 1], [3, 2, 1]]),
+        said("always_up", [[0, 0, 0], [0, 0, 0]]),
     ]
     write_parquet(pd.concat(forecasts), workspace.walk_forward_forecasts)
-    figures = {"ann": 0.0, "ridge": 1.0, "reversal": -1.0, "always_up": None}
-    report = {name: {"rank_ic_mean": mean} for name, mean in figures.items()}
-    recipes = {name: name[0] * 16 for name in figures}
-    write_json(report | {"recipes": recipes, "horizon": 1}, workspace.walk_forward_report)
-    evidence = register.walked(workspace, {"ann", "lstm"})
+    recipes = {name: name[0] * 16 for name in ("ann", "ridge", "reversal", "always_up")}
+    write_json({"recipes": recipes, "horizon": 1}, workspace.walk_forward_report)
+    evidence = register.walked(workspace, {"ann", "lstm"}, 1)
     assert evidence.best_baseline == "ridge"
     assert evidence.rank_ic["a" * 16].to_dict() == {DAYS[0]: 1.0, DAYS[1]: -1.0}
     assert list(evidence.rank_ic) == ["a" * 16]
+    assert register.walked(workspace, {"ann", "lstm"}, 5) is None
 
 
 def test_the_shadow_is_what_the_log_holds_of_a_version_with_what_came(tmp_path):

@@ -183,6 +183,38 @@ def test_the_champion_made_again_stays():
     assert verdicts(decision) == [("stays", "kept", "1"), ("no_evidence", "refused", "2")]
 
 
+# Another horizon
+
+
+def test_a_champion_of_another_horizon_gives_way_to_the_best_of_the_run():
+    """It answers another question, however well."""
+    champion = candidate("1", skill=0.5)
+    new = [candidate(v, r, loss=loss, horizon=5) for v, r, loss in (("2", "b", 0.9), ("3", "c", 0.8))]
+    decision = decided(*new, champion=champion, evidence=walked(a=0.1, b=-0.1))
+    assert outcome(decision) == ("2", "1", True, True)
+    assert verdicts(decision) == [("other_horizon", "promoted", "2")]
+    says = describe(decision.findings[0])
+    assert "label.horizon is 5, and champion version 1 was made for 1" in says
+    broken = [replace(one, onnx_parity=math.nan) for one in new]
+    assert decided(*broken, champion=champion).champion == "1"
+
+
+def test_sessions_whose_labels_overlap_show_less():
+    """Twenty sessions share a label's days: the mean of as many has a wider interval."""
+    shared = np.convolve(np.random.default_rng(2).normal(0, 0.02, 119), np.ones(20), "valid")
+    shared = pd.Series(shared - shared.mean(), TEST)
+    lows = [
+        decided(
+            candidate("2", rank_ic=OF_TEST + shared, horizon=horizon),
+            champion=candidate("1", fitted="2017-03-01", horizon=horizon),
+        )
+        .findings[0]
+        .figures["low"]
+        for horizon in (1, 20)
+    ]
+    assert lows[1] < 1.2 * lows[0] < 0
+
+
 # Its error rate
 
 

@@ -15,8 +15,8 @@ from training.search_space import as_command, as_yaml
 pytestmark = pytest.mark.component
 
 SPACE = {
-    "walk_forward.trees.iterations": {"low": 2, "high": 5},
-    "walk_forward.trees.rows_per_leaf": {"choices": [20, 50]},
+    "gradient_boosting.iterations": {"low": 2, "high": 5},
+    "gradient_boosting.rows_per_leaf": {"choices": [20, 50]},
 }
 PARAMS = {"first_test": 0.5, "step": "quarter", "pruning": False, "space": {"gradient_boosting": SPACE}}
 
@@ -67,15 +67,13 @@ def test_a_stopped_search_goes_on_and_each_trial_counts_once(workspace):
 def test_what_cannot_be_searched_is_refused_by_name(workspace):
     with pytest.raises(ParamsError, match="nothing to search for 'ridge'; it has gradient_boosting"):
         search(workspace, "ridge", 1, unlogged)
-    seed = {"walk_forward.trees.seed": {"low": 1, "high": 9}}
+    seed = {"gradient_boosting.seed": {"low": 1, "high": 9}}
     small.change_params(workspace, search={"space": {"gradient_boosting": seed}})
-    with pytest.raises(ParamsError, match=r"trees\.seed cannot be searched"):
+    with pytest.raises(ParamsError, match=r"gradient_boosting\.seed cannot be searched"):
         search(workspace, "gradient_boosting", 1, unlogged)
 
 
 def test_the_best_is_told_as_lines_and_as_a_command():
     values = {"train.learning_rate": 0.01, "ann.hidden": [64, 32]}
     assert as_yaml(values) == "train: {learning_rate: 0.01}\nann:\n  hidden: [64, 32]"
-    assert as_command("ann", values) == (
-        "dvc exp run -S 'train.learning_rate=0.01' -S 'ann.hidden=[64,32]'"
-    )
+    assert as_command(values) == ("dvc exp run -S 'train.learning_rate=0.01' -S 'ann.hidden=[64,32]'")

@@ -58,7 +58,7 @@ def ranking(report: dict) -> pd.DataFrame:
 
 
 def test_candidates_enter_as_the_models_scaler_makes_them(rows, ends):
-    scaler = Scaler(NAMES)
+    scaler = Scaler(NAMES, small.WINDOW)
     windows = torch.from_numpy(gather(rows[NAMES].to_numpy("float32"), ends, small.WINDOW)).double()
     theirs = scaler.relative(windows)[:, -1].numpy()
     ours = seen_at(rows, ends)[:, scaler.order]

@@ -22,12 +22,12 @@ from training.unseen import cleaned_rows, evaluate, seen_by_fit
 
 pytestmark = pytest.mark.component
 
-BASELINES = {"persistence", "drift", "always_up", "reversal", "ridge", "gradient_boosting"}
+BASELINES = {"persistence", "drift", "always_up", "reversal", "ridge"}
 
 
 def with_champion(folder: Path, **metadata: str) -> Workspace:
     """A workspace whose champion says log_return = 0.01 tanh(mean of the window / 1e6)."""
-    settings = {"trees": {"rows_per_leaf": 50, "iterations": 10}, "bootstrap_samples": 200}
+    settings = {"bootstrap_samples": 200}
     workspace = small.make_workspace(folder, small.market(6, 200, seed=8), walk_forward=settings)
     make_champion(workspace, register(workspace, onnx_model(), contract(**metadata)))
     return workspace

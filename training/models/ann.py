@@ -5,12 +5,14 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from pitwise.stage import Params
+from training.models.inputs import KindParams
 
 
-class AnnParams(Params):
+class AnnParams(KindParams):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...]
+    sessions: int | None = Field(default=None, ge=1)
+    """How many of the window's sessions are seen, the last ones; None: all."""
 
     @field_validator("dropout")
     @classmethod
@@ -21,12 +23,13 @@ class AnnParams(Params):
 
 
 class Ann(nn.Module):
-    """The whole window at once through dense layers: 30 x 19 = 570 inputs, 256-128-64."""
+    """The window's last sessions at once through dense layers."""
 
     def __init__(self, window: int, n_features: int, params: AnnParams):
         super().__init__()
+        self.sessions = min(params.sessions or window, window)
         layers: list[nn.Module] = [nn.Flatten()]
-        size = window * n_features
+        size = self.sessions * n_features
         for hidden, dropout in zip(params.hidden, params.dropout, strict=True):
             layers += [nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(dropout)]
             size = hidden
@@ -34,4 +37,4 @@ class Ann(nn.Module):
         self.size = size
 
     def forward(self, scores: Tensor) -> Tensor:
-        return self.layers(scores)
+        return self.layers(scores[:, -self.sessions :])

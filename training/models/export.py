@@ -1,4 +1,4 @@
-"""A fitted forecaster as one ONNX file, and proof that its outputs are torch's."""
+"""A fitted forecaster as one ONNX file, and proof that its outputs are the model's own."""
 
 import logging
 import warnings
@@ -9,13 +9,13 @@ import onnx
 import onnxruntime as ort
 import torch
 
-from pitwise.registry.contract import INPUT, OUTPUTS, run_onnx
+from pitwise.registry.contract import ALL_OUTPUTS, INPUT, run_onnx
 from pitwise.workspace import replacing
 from training.models.forecaster import Forecaster
 
 
 def export_onnx(model: Forecaster, example: torch.Tensor, path: Path) -> None:
-    """Write the model: input `windows` (batch, window, n_features), outputs `log_return`, `p_up`.
+    """Write the model: input `windows` (batch, window, n_features), outputs `ALL_OUTPUTS`.
 
     Args:
         example: at least two windows; a batch of one would be taken for a constant.
@@ -29,7 +29,7 @@ def export_onnx(model: Forecaster, example: torch.Tensor, path: Path) -> None:
             dynamo=True,
             dynamic_shapes={INPUT: {0: "batch"}},
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            output_names=list(ALL_OUTPUTS),
             verbose=False,
         )
     assert program is not None  # None is only for the old exporter
@@ -46,9 +46,9 @@ def export_onnx(model: Forecaster, example: torch.Tensor, path: Path) -> None:
 
 @torch.no_grad()
 def parity(model: Forecaster, session: ort.InferenceSession, windows: torch.Tensor) -> float:
-    """Largest absolute difference between torch and onnxruntime over the windows and outputs."""
+    """Largest absolute difference between the model and onnxruntime over the windows and outputs."""
     outputs = run_onnx(session, windows.numpy())
     return max(
         float(np.abs(torch_output.numpy() - outputs[name]).max())
-        for name, torch_output in zip(OUTPUTS, model(windows), strict=True)
+        for name, torch_output in zip(ALL_OUTPUTS, model(windows), strict=True)
     )

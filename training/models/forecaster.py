@@ -1,38 +1,48 @@
-"""The models: raw windows in, next session's log return and probability of a rise out."""
+"""The models: raw windows in; a score and the distribution of the log return that goes with it out."""
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from pitwise.stage import Params
 from training.models.ann import Ann, AnnParams
+from training.models.calibration import Calibration
+from training.models.gradient_boosting import GradientBoosting, GradientBoostingParams
+from training.models.inputs import KindParams
 from training.models.lstm import Lstm, LstmParams
 from training.models.scaler import Scaler
 
-BODIES: dict[str, tuple[type, type[Params]]] = {"ann": (Ann, AnnParams), "lstm": (Lstm, LstmParams)}
+BODIES: dict[str, tuple[type, type[KindParams]]] = {
+    "ann": (Ann, AnnParams),
+    "lstm": (Lstm, LstmParams),
+    "gradient_boosting": (GradientBoosting, GradientBoostingParams),
+}
 
 
 class Forecaster(nn.Module):
-    """Scaler, body, two heads."""
+    """Scaler, body, two heads, calibration. The second head is of the direction and helps to train."""
 
-    label_mean: Tensor
-    label_std: Tensor
-
-    def __init__(self, kind: str, features: Sequence[str], window: int, params: Params):
+    def __init__(self, kind: str, features: Sequence[str], window: int, params: KindParams):
         super().__init__()
-        self.scaler = Scaler(features)
+        self.scaler = Scaler(features, window)
         self.body = BODIES[kind][0](window, len(features), params)
-        self.heads = nn.Linear(self.body.size, 2)
-        self.register_buffer("label_mean", torch.zeros(()))
-        self.register_buffer("label_std", torch.ones(()))
+        self.heads = nn.Identity() if self.body.size is None else nn.Linear(self.body.size, 2)
+        self.calibration = Calibration()
 
-    def scores(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised return and logit of a rise, each (batch,): what the loss is taken on."""
-        heads = self.heads(self.body(self.scaler(windows)))
-        return heads[:, 0], heads[:, 1]
+    def closes(self, windows: Tensor) -> Tensor:
+        """(batch, window) of raw windows (batch, window, n_features)."""
+        return windows[:, :, self.scaler.close]
 
-    def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw windows (batch, window, n_features) to `log_return` and `p_up`, each (batch,)."""
-        score, logit = self.scores(windows)
-        return score * self.label_std + self.label_mean, torch.sigmoid(logit)
+    def inputs(self, windows: Tensor) -> Tensor:
+        """What the body sees of raw windows."""
+        if isinstance(self.body, GradientBoosting):
+            return self.scaler.last_session(windows)
+        return self.scaler(windows)
+
+    def scores(self, windows: Tensor) -> Tensor:
+        """What the heads say: (batch, 2) score and logit of the direction, or (batch, 1) the score."""
+        return self.heads(self.body(self.inputs(windows)))
+
+    def forward(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Raw windows (batch, window, n_features) to `ALL_OUTPUTS` of the contract, each (batch,)."""
+        score = self.scores(windows)[:, 0]
+        return score, *self.calibration(score, self.closes(windows))

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,6 +12,8 @@ from training.models.ann import AnnParams
 
 class LstmParams(AnnParams):
     dense: int = Field(ge=1)
+    skip: bool = False
+    """Whether the window's last session goes to the dense layer as well, past the LSTM layers."""
 
 
 class SequenceDropout(nn.Dropout):
@@ -36,12 +39,18 @@ class Lstm(nn.Module):
         )
         *inner, last = params.dropout
         self.dropout = nn.ModuleList([*map(SequenceDropout, inner), nn.Dropout(last)])
-        self.dense = nn.Sequential(nn.Linear(sizes[-1], params.dense), nn.ReLU())
+        self.sessions = min(params.sessions or window, window)
+        self.skip = params.skip
+        before = sizes[-1] + (n_features if params.skip else 0)
+        self.dense = nn.Sequential(nn.Linear(before, params.dense), nn.ReLU())
         self.size = params.dense
 
     def forward(self, scores: Tensor) -> Tensor:
+        newest = scores[:, -1]
+        scores = scores[:, -self.sessions :]
         *inner, last = zip(self.recurrent, self.dropout, strict=True)
         for layer, dropout in inner:
             scores = dropout(layer(scores)[0])
         layer, dropout = last
-        return self.dense(dropout(layer(scores)[0][:, -1]))
+        said = dropout(layer(scores)[0][:, -1])
+        return self.dense(torch.cat([said, newest], dim=1) if self.skip else said)

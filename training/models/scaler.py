@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pitwise.features.indicators import BY_NAME, SCALE_FREE
 from pitwise.features.scale_free import scale_free
 
-CLIP = 8.0
+CLIP = 5.0
 """Standard deviations at which an input saturates: one bad print must not swing the forecast."""
 
 
@@ -17,7 +17,9 @@ class Scaler(nn.Module):
 
     A price enters as its log relative to the window's last close, a price change as a fraction of
     that close, a share count as its log relative to the window's mean log volume; percentages and
-    ratios enter as they are. Then each column is standardised and clipped.
+    ratios enter as they are. Then each column of each session of the window is standardised and
+    clipped: a price thirty sessions back lies nine times as far from the last close as yesterday's,
+    and with one deviation for both, the newest session would hardly be seen.
 
     The columns come out grouped by unit, in the order of `self.order`.
     """
@@ -25,7 +27,7 @@ class Scaler(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, features: Sequence[str]):
+    def __init__(self, features: Sequence[str], window: int):
         super().__init__()
         units = [BY_NAME[name].unit for name in features]
         self.close = features.index("close")
@@ -34,8 +36,8 @@ class Scaler(nn.Module):
         self.shares = [i for i, unit in enumerate(units) if unit == "shares"]
         self.plain = [i for i, unit in enumerate(units) if unit in SCALE_FREE]
         self.order = [*self.prices, *self.changes, *self.shares, *self.plain]
-        self.register_buffer("mean", torch.zeros(len(features)))
-        self.register_buffer("std", torch.ones(len(features)))
+        self.register_buffer("mean", torch.zeros(window, len(features)))
+        self.register_buffer("std", torch.ones(window, len(features)))
 
     def relative(self, windows: Tensor) -> Tensor:
         """(batch, window, n_features) raw to the same shape, free of price level and share count."""
@@ -49,6 +51,18 @@ class Scaler(nn.Module):
         if self.plain:
             parts.append(windows[..., self.plain])
         return torch.cat(parts, dim=-1)
+
+    def last_session(self, windows: Tensor) -> Tensor:
+        """(batch, n) of the last session alone, as trees see it; share counts are left out.
+
+        Prices are multiples of the close, without the logarithm: trees ask for the order of values
+        alone, and a logarithm's last bit, which differs between libraries, would decide on a branch.
+        """
+        last = windows[:, -1]
+        parts = [last[:, [*self.prices, *self.changes]] / last[:, self.close : self.close + 1]]
+        if self.plain:
+            parts.append(last[:, self.plain])
+        return torch.cat(parts, dim=1)
 
     def forward(self, windows: Tensor) -> Tensor:
         return ((self.relative(windows) - self.mean) / self.std).clamp(-CLIP, CLIP)

@@ -1,26 +1,36 @@
 import pytest
+import torch
 from support.project import PROJECT, with_params
 from torch import nn
 
 from pitwise.errors import ParamsError
 from pitwise.stage import load_params
-from training.models.ann import AnnParams
+from training.models.ann import Ann, AnnParams
 
 
-def test_the_ann_takes_570_inputs_through_256_128_64(default_model, weight_shapes):
-    model = default_model("ann")
-    assert weight_shapes(model) == [[256, 570], [128, 256], [64, 128], [2, 64]]
-    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.3, 0.3, 0.2]
-    assert sum(p.numel() for p in model.parameters()) == 187_458
+def test_the_reference_ann_takes_570_inputs_through_256_128_64(weight_shapes):
+    params = AnnParams(inputs="selected", hidden=(256, 128, 64), dropout=(0.3, 0.3, 0.2))
+    body = Ann(30, 19, params)
+    assert weight_shapes(body) == [[256, 570], [128, 256], [64, 128]]
+    assert [m.p for m in body.modules() if isinstance(m, nn.Dropout)] == [0.3, 0.3, 0.2]
+
+
+def test_the_ann_sees_the_last_sessions_alone():
+    body = Ann(5, 3, AnnParams(inputs="all", sessions=2, hidden=(4,), dropout=(0.0,)))
+    scores = torch.randn(6, 5, 3)
+    earlier = torch.cat([torch.zeros(6, 3, 3), scores[:, 3:]], dim=1)
+    assert torch.equal(body(scores), body(earlier))
+    assert not torch.equal(body(scores), body(scores.flip(1)))
 
 
 @pytest.mark.parametrize(
     ("changed", "key"),
     [
-        ({"dropout": [0.3, 0.3, 1.0]}, "dropout"),
-        ({"dropout": [0.3, 0.3, -0.1]}, "dropout"),
+        ({"dropout": [0.3, 1.0]}, "dropout"),
+        ({"dropout": [0.3, -0.1]}, "dropout"),
         ({"dropout": [0.3]}, "dropout"),
-        ({"hidden": [256, 0, 64]}, "hidden"),
+        ({"hidden": [256, 0]}, "hidden"),
+        ({"sessions": 0}, "sessions"),
         ({"hidden": []}, "hidden"),
         ({"dense": 16}, "dense"),
     ],

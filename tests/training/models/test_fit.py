@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from support import small_runs as small
 from torch.utils import deterministic
 
-from training.models.fit import Fit, Training, fit, fit_scaling
+from training import KINDS
+from training.models.fit import Fit, Training, calibrate, fit, fit_scaling
 from training.models.forecaster import Forecaster
 from training.models.scaler import CLIP
 from training.models.windows import WindowDataset
@@ -41,15 +43,18 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
 
 
 @torch.no_grad()
-def mean_loss(model, dataset: WindowDataset) -> float:
-    return float(Training(model, small.train_params()).loss(dataset[list(range(len(dataset)))]))
+def mean_loss(model, rows: pd.DataFrame, dataset: WindowDataset) -> float:
+    whole = dataset[list(range(len(dataset)))]
+    return float(Training(model, small.train_params(), small.part(rows, "train")).loss(whole))
 
 
-@pytest.mark.parametrize("kind", ["ann", "lstm"])
-def test_the_same_seed_gives_the_same_weights(kind, rows):
-    fits = [small.small_fit(kind, rows, seed, max_batches=60) for seed in (1, 1, 2)]
-    assert torch.equal(weights(fits[0].model), weights(fits[1].model))
-    assert not torch.equal(weights(fits[0].model), weights(fits[2].model))
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_model(kind, rows):
+    windows = small.all_windows(small.part(rows, "test"))
+    said = [small.small_fit(kind, rows, seed, max_batches=60).model(windows)[0] for seed in (1, 1, 2)]
+    assert torch.equal(said[0], said[1])
+    assert not torch.equal(said[0], said[2])
 
 
 def of_the_process() -> dict:
@@ -110,7 +115,7 @@ def test_the_weights_with_the_best_validation_loss_are_kept(kind, rows, past_its
     result = past_its_best(kind)
     losses = result.curve["validation_loss"]
     assert losses.idxmin() < len(losses) - 1, "the fit must go past its best for this to mean anything"
-    assert mean_loss(result.model, small.part(rows, "validation")) == pytest.approx(
+    assert mean_loss(result.model, rows, small.part(rows, "validation")) == pytest.approx(
         losses.min(), abs=1e-5
     )
 
@@ -154,11 +159,10 @@ def test_scaling_is_that_of_the_training_windows(rows):
     model = small.small_model("ann")
     fit_scaling(model, train)
     relative = model.scaler.relative(small.all_windows(train)).double().numpy()
-    np.testing.assert_allclose(model.scaler.mean, relative.mean(axis=(0, 1)), atol=1e-5)
-    np.testing.assert_allclose(model.scaler.std, relative.std(axis=(0, 1)), rtol=1e-4)
-    labels = rows.loc[rows["split"] == "train", "label"]
-    assert float(model.label_mean) == pytest.approx(labels.mean(), abs=1e-6)
-    assert float(model.label_std) == pytest.approx(labels.std(), rel=1e-4)
+    std = relative.std(axis=0)
+    np.testing.assert_allclose(model.scaler.mean, relative.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(model.scaler.std, np.where(std > 1e-5, std, 1), rtol=1e-4)
+    assert (std < 1e-6).any(), "the last close is its own unit"
 
 
 def test_scaling_sees_no_row_after_the_training_dates(rows):
@@ -180,14 +184,47 @@ def test_a_feature_that_never_varies_stays_finite(rows):
     assert scores.abs().max() <= CLIP
 
 
-def test_the_loss_weighs_squared_error_and_cross_entropy(rows):
+@pytest.mark.parametrize(("label", "values"), [("rank", "ranks"), ("return", "returns")])
+def test_the_loss_weighs_squared_error_and_cross_entropy(rows, label, values):
     model = small.small_model("ann").eval()
-    model.label_mean.fill_(0.01)
-    model.label_std.fill_(0.02)
-    windows, labels = small.part(rows, "train")[list(range(50))]
-    score, logit = (head.detach().double().numpy() for head in model.scores(windows))
-    rose, p_up = labels.numpy() > 0, 1 / (1 + np.exp(-logit))
-    error = np.mean((score - (labels.numpy() - 0.01) / 0.02) ** 2)
+    train = small.part(rows, "train")
+    batch = train[list(range(50))]
+    score, logit = model.scores(batch.windows).detach().double().numpy().T
+    labels = getattr(batch, values).numpy()
+    every = getattr(train, values).numpy()
+    rose, p_up = labels > 0, 1 / (1 + np.exp(-logit))
+    error = np.mean((score - (labels - every.mean()) / every.std(ddof=1)) ** 2)
     entropy = -np.mean(np.log(np.where(rose, p_up, 1 - p_up)))
-    training = Training(model, small.train_params(return_weight=2.0, direction_weight=3.0))
-    assert training.loss((windows, labels)).item() == pytest.approx(2 * error + 3 * entropy, rel=1e-4)
+    params = small.train_params(label=label, return_weight=2.0, direction_weight=3.0)
+    loss = Training(model, params, train).loss(batch).item()
+    assert loss == pytest.approx(2 * error + 3 * entropy, rel=1e-4)
+
+
+def test_averaged_weights_are_those_at_the_end_of_the_passes(rows):
+    passes = 2 * -(-len(small.part(rows, "train")) // 64)
+    found = small.small_fit("ann", rows, average=0.5, passes=2)
+    assert found.kept == passes
+    last = small.small_fit("ann", rows, average=1e-9, passes=2).model
+    assert not torch.equal(weights(found.model), weights(last))
+
+
+def test_trees_are_calibrated_on_dates_they_had_not_seen_and_then_fitted_on_them_too(rows):
+    found = small.small_fit("gradient_boosting", rows)
+    both = [small.part(rows, name) for name in ("train", "validation")]
+    x, y = (
+        np.concatenate(parts)
+        for parts in (
+            [found.model.inputs(small.all_windows(part)) for part in both],
+            [part.returns.numpy().astype("float64") for part in both],
+        )
+    )
+    of_train = y[: len(both[0])]
+    again = clone(found.model.body.trees).fit(x, (y - of_train.mean()) / of_train.std())
+    np.testing.assert_allclose(found.model.body.trees.predict(x), again.predict(x), rtol=1e-9)
+    assert found.validation_loss > calibrate(found.model, both[1])
+
+
+def test_each_tree_is_a_row_of_the_curve(rows):
+    curve = small.small_fit("gradient_boosting", rows).curve
+    assert curve["batches"].tolist() == list(range(1, 41))
+    assert (curve["train_loss"].diff()[1:] < 0).all()

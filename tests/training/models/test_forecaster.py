@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from scipy.stats import logistic
 from support import small_runs as small
 
 from pitwise.features.indicators import BY_NAME
@@ -17,26 +19,20 @@ def model(request, windows) -> Forecaster:
     """Random weights, with the scaling that these windows ask for."""
     forecaster = small.small_model(request.param).eval()
     relative = forecaster.scaler.relative(windows)
-    forecaster.scaler.mean.copy_(relative.mean(dim=(0, 1)))
-    forecaster.scaler.std.copy_(relative.std(dim=(0, 1)))
-    forecaster.label_std.fill_(1.0)
+    forecaster.scaler.mean.copy_(relative.mean(dim=0))
+    forecaster.scaler.std.copy_(relative.std(dim=0).clamp_min(1e-3))
+    forecaster.calibration.location.copy_(torch.tensor([0.001, 0.02]))
     return forecaster
 
 
-def test_outputs_are_a_return_and_a_probability_for_each_window(model, windows):
-    log_return, p_up = model(windows)
-    assert log_return.shape == p_up.shape == (len(windows),)
-    assert ((p_up > 0) & (p_up < 1)).all()
-    assert log_return.std() > 0
-
-
-def test_outputs_are_in_the_labels_units(model, windows):
-    model.label_mean.fill_(0.3)
-    model.label_std.fill_(0.02)
-    score, logit = model.scores(windows)
-    log_return, p_up = model(windows)
-    torch.testing.assert_close(log_return, 0.3 + 0.02 * score)
-    torch.testing.assert_close(p_up, 1 / (1 + torch.exp(-logit)))
+def test_outputs_are_of_one_logistic_distribution(model, windows):
+    score, log_return, p_up, scale = model(windows)
+    assert score.shape == log_return.shape == p_up.shape == scale.shape == (len(windows),)
+    torch.testing.assert_close(log_return, 0.001 + 0.02 * score)
+    assert (scale > 0).all()
+    above_0 = logistic.sf(0, log_return.detach(), scale.detach())
+    np.testing.assert_allclose(p_up.detach(), above_0, rtol=1e-5)
+    assert score.std() > 0
 
 
 def test_a_window_is_forecast_alone_as_among_others(model, windows):

@@ -6,14 +6,29 @@ from torch import nn
 
 from pitwise.errors import ParamsError
 from pitwise.stage import load_params
-from training.models.lstm import LstmParams, SequenceDropout
+from training.models.lstm import Lstm, LstmParams, SequenceDropout
 
 
 def test_the_lstm_has_64_and_32_units_and_16_dense(default_model, weight_shapes):
     model = default_model("lstm")
     gates = [[4 * 64, 19], [4 * 64, 64], [4 * 32, 64], [4 * 32, 32]]
-    assert weight_shapes(model) == [*gates, [16, 32], [2, 16]]
+    assert weight_shapes(model) == [*gates, [16, 32 + 19], [2, 16]]
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.3, 0.2]
+
+
+def test_the_reference_lstm_has_no_way_past_its_layers(weight_shapes):
+    params = LstmParams(inputs="all", hidden=(64, 32), dropout=(0.3, 0.2), dense=16)
+    assert weight_shapes(Lstm(30, 19, params))[-1] == [16, 32]
+
+
+def test_the_last_session_reaches_the_dense_layer_past_the_lstm():
+    body = Lstm(5, 3, LstmParams(inputs="all", hidden=(4,), dropout=(0.0,), dense=2, skip=True))
+    for weight in body.recurrent.parameters():
+        torch.nn.init.zeros_(weight)  # and so the LSTM says 0
+    scores = torch.randn(6, 5, 3)
+    layer = body.dense[0]
+    by_hand = torch.relu(scores[:, -1] @ layer.weight[:, 4:].T + layer.bias)
+    torch.testing.assert_close(body(scores), by_hand)
 
 
 def test_a_dropped_unit_is_dropped_for_the_whole_window_and_the_expectation_stays():
