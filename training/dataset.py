@@ -22,6 +22,7 @@ from pitwise.features.windows import window_ends
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.universe import UNIVERSE, members, read_universe, survivorship
 from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json, write_parquet
+from training.closed import closed_from
 from training.groups import symbol_filters
 
 GROUP_ROWS = 500_000
@@ -134,12 +135,19 @@ def _in_splits(rows: pd.DataFrame, split: Split) -> pd.DataFrame:
 
 
 def groups(
-    workspace: Workspace, params: DatasetParams, window: int, horizon: int
+    workspace: Workspace,
+    params: DatasetParams,
+    window: int,
+    horizon: int,
+    closed: pd.Timestamp | None = None,
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """The set of some symbols at a time, without the split, and their rows as served.
 
     In a session in which a symbol is no member of the universe no window of it ends; its bars stay as
     the history of those that do.
+
+    Args:
+        closed: the bars from this instant on are not read, for labels neither.
     """
     store = open_as_known(workspace, params.known_at)
     universe = read_universe(workspace)
@@ -150,6 +158,8 @@ def groups(
         history = pd.read_parquet(workspace.daily_features, filters=symbols)
         if params.known_at:
             history = history[history[CREATED] <= params.known_at].reset_index(drop=True)
+        if closed is not None:
+            history = history[history["event_timestamp"] < closed].reset_index(drop=True)
         daily = known(history)
         if daily.empty:
             continue
@@ -166,15 +176,18 @@ def main(workspace: Workspace) -> None:
     params = load_params(workspace, "dataset", DatasetParams)
     horizon = load_params(workspace, "label", LabelParams).horizon
     window = read_json(workspace.published)["window"]
+    closed = closed_from(workspace)
     parts: list[pa.Table] = []  # as Arrow keeps them, which is half of what pandas would take
     served, sessions = [], []
     symbols: set[str] = set()
-    for rows, overlay in groups(workspace, params, window, horizon):
+    for rows, overlay in groups(workspace, params, window, horizon, closed):
         parts.append(pa.Table.from_pandas(rows, preserve_index=False))
         served.append(overlay)
         sessions.append(usable_sessions(rows))
         symbols.update(rows["symbol"].unique())
     if not parts:
+        if closed is not None:
+            raise DataError(f"evaluate.vault: no bar is known of a session before {closed:%Y-%m-%d}.")
         raise DataError(f"dataset.known_at: no bar was known at {params.known_at}. Use a later instant.")
     covered = survivorship(read_universe(workspace), symbols, workspace.root / UNIVERSE)
     split = _split(pd.concat(sessions), params, window, horizon)
@@ -184,6 +197,8 @@ def main(workspace: Workspace) -> None:
     write_json(report, workspace.dataset_report)
     counts = ", ".join(f"{part['windows']:,} {name}" for name, part in report["splits"].items())
     print(f"windows of {window} sessions: {counts}")
+    if closed is not None:
+        print(f"the sessions from {closed:%Y-%m-%d} on are in the vault")
     if covered["survivorship"]:
         print(covered["survivorship"])
 

@@ -51,17 +51,18 @@ class Candidate:
     """Of the fitted model, by session (day) of the current test dates."""
     logged_rank_ic: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     """Of what it forecast as champion or in its shadow, by session (day), from the prediction log."""
+    horizon: int = 1
+    """Sessions that it looks ahead."""
 
 
 @dataclass(frozen=True)
 class WalkForward:
-    """What the walk-forward says of recipes."""
+    """What the walk-forward says of recipes, over the horizon of a run's candidates."""
 
     rank_ic: Mapping[str, pd.Series]
     """By recipe, each session's rank IC out of sample."""
     baselines: Mapping[str, pd.Series]
     """By baseline."""
-    horizon: int = 1
 
     @property
     def best_baseline(self) -> str | None:
@@ -110,7 +111,7 @@ def decide(
     """Who is champion after a run.
 
     Args:
-        candidates: the versions of this run; may contain the champion itself.
+        candidates: the versions of this run, of one horizon; may contain the champion itself.
         champion: the current champion, its rank IC of the candidates' test dates.
         evidence: of the walk-forward; None where there is none.
     """
@@ -123,6 +124,13 @@ def decide(
             return Decision(None, None, False, True, [*findings, Finding("no_champion", "warning")])
         winner, promoted = fit[0], True
         findings.append(_finding("first", "promoted", winner, _chosen_by(winner, evidence)))
+    elif fit and fit[0].horizon != champion.horizon:
+        # It forecasts what is no longer asked for, so that there is nothing to hold against it.
+        winner, promoted = fit[0], True
+        asked = {"champion": champion.version, "before": champion.horizon, "horizon": winner.horizon}
+        findings.append(
+            _finding("other_horizon", "promoted", winner, _chosen_by(winner, evidence) | asked)
+        )
     else:
         if any(c.version == champion.version for c in fit):
             findings.append(_finding("stays", "kept", champion))
@@ -199,7 +207,7 @@ def _new_recipe(
     ours = evidence.rank_ic.get(candidate.recipe or "") if evidence else None
     if evidence is None or ours is None or evidence.best_baseline is None:
         return _finding("no_evidence", "refused", candidate, named)
-    best, horizon = evidence.best_baseline, evidence.horizon
+    best, horizon = evidence.best_baseline, candidate.horizon
     theirs = evidence.rank_ic.get(champion.recipe or "")
     if (
         theirs is None
@@ -227,17 +235,19 @@ def _refit(candidate: Candidate, champion: Candidate, rules: Rules) -> Finding:
     named = {"champion": champion.version, "margin": rules.margin, "level": 1 - rules.alpha}
     ours = _unseen(candidate.rank_ic, candidate)
     difference = ours - _unseen(champion.rank_ic, candidate, champion)
-    beside, against = interval(difference, 1, rules.alpha, rules), "champion"
+    horizon = candidate.horizon
+    beside, against = interval(difference, horizon, rules.alpha, rules), "champion"
     if beside is None and champion.fitted_last_session > candidate.fitted_last_session:
         # The champion has seen these dates: it may not defend on them, and the refit must only stand.
-        beside, against = interval(ours, 1, rules.alpha, rules), "chance"
+        beside, against = interval(ours, horizon, rules.alpha, rules), "chance"
     if beside is None:
         few = {"champion": champion.version, "min_sessions": rules.min_sessions}
         return _finding("too_few", "refused", candidate, few)
     figures = named | beside._asdict() | {"against": against}
     if not beside.low > -rules.margin:
         return _finding("may_be_worse", "refused", candidate, figures)
-    logged = interval(candidate.logged_rank_ic - champion.logged_rank_ic, 1, rules.alpha, rules)
+    both_logged = candidate.logged_rank_ic - champion.logged_rank_ic
+    logged = interval(both_logged, horizon, rules.alpha, rules)
     if logged is not None and logged.high < -rules.margin:
         return _finding("shadow_worse", "refused", candidate, named | logged._asdict())
     return _finding("refit", "promoted", candidate, figures)
@@ -254,7 +264,7 @@ def _unproven(winner: Candidate, evidence: WalkForward | None, rules: Rules) -> 
     best = evidence.best_baseline if evidence else None
     if evidence is None or ic is None or best is None:
         return Finding("unproven", "warning", figures={"champion": winner.version})
-    beside = interval(ic - evidence.baselines[best], evidence.horizon, rules.alpha, rules)
+    beside = interval(ic - evidence.baselines[best], winner.horizon, rules.alpha, rules)
     if beside is None:
         return Finding("unproven", "warning", figures={"champion": winner.version})
     if beside.low > 0:

@@ -38,7 +38,7 @@ from pitwise.workspace import SQLITE, Workspace, read_json, read_parquet, write_
 from training import KINDS
 from training.gate import Candidate, Decision, Rules, WalkForward, decide
 
-BASELINES = ("persistence", "drift", "always_up", "gradient_boosting")
+BASELINES = ("persistence", "drift", "always_up")
 
 
 class LogParams(Params):
@@ -109,24 +109,26 @@ def register_version(workspace: Workspace, client: Any, kind: str, name: str, ev
         return known
     features = training["features"]
     contract = {key: training[key] for key in RECORDED} | {"code_version": code_version(workspace)}
+    model = onnx.load(folder / "model.onnx")
+    outputs = [node.name for node in model.graph.output]
     with mlflow.start_run(run_name=kind, tags=begun_in(workspace)):
         flat = {k: v for k, v in training.items() if k not in ("params", "features")}
         mlflow.log_params(flat | training["params"] | {"features": ",".join(features)})
-        for name_of in (kind, *BASELINES):
+        for name_of in dict.fromkeys((kind, *BASELINES)):
             figures = {
                 f"{name_of}.{k}": v for k, v in evaluation[name_of].items() if isinstance(v, float)
             }
             mlflow.log_metrics(figures)
-        curve = pd.read_csv(folder / "learning_curve.csv")
-        for row in curve.to_dict("records"):
-            step = int(row.pop("batches"))
-            mlflow.log_metrics(row, step=step)
+        if (folder / "learning_curve.csv").exists():
+            for row in pd.read_csv(folder / "learning_curve.csv").to_dict("records"):
+                step = int(row.pop("batches"))
+                mlflow.log_metrics(row, step=step)
         mlflow.log_artifact(str(workspace.evaluation_report))
         mlflow.log_artifacts(str(workspace.plots), "plots")
         info = mlflow.onnx.log_model(
-            onnx.load(folder / "model.onnx"),
+            model,
             name="model",
-            signature=signature(training["window"], len(features)),
+            signature=signature(training["window"], len(features), outputs),
             input_example={INPUT: example_windows(workspace, features, training["window"])},
             registered_model_name=name,
             metadata=contract,
@@ -148,34 +150,33 @@ def rank_ic_on_test(
     if len(ends) == 0:
         return pd.Series(dtype=float)
     test = rows.iloc[ends]
-    score = run_onnx_over(session, windows, ends, window)["log_return"]
-    return by_day(test[[*KEYS, "label"]].assign(score=score), 1)["rank_ic"]
+    score = run_onnx_over(session, windows, ends, window)["score"]
+    return rank_ic_by_day(test[[*KEYS, "label"]].assign(score=score))
 
 
-def by_day(table: pd.DataFrame, horizon: int) -> pd.DataFrame:
-    """`sessions.by_session` with the session's day for an index."""
-    sessions = by_session(table, horizon)
-    return sessions.set_axis(pd.DatetimeIndex(sessions.index).tz_localize(None).normalize())
+def rank_ic_by_day(table: pd.DataFrame) -> pd.Series:
+    """Each session's rank IC with the session's day for an index; see `evaluation.sessions`."""
+    rank_ic = by_session(table, 1)["rank_ic"]  # a rank IC is the same over any horizon
+    return rank_ic.set_axis(pd.DatetimeIndex(rank_ic.index).tz_localize(None).normalize())
 
 
-def walked(workspace: Workspace, kinds: set[str]) -> WalkForward | None:
-    """What the walk-forward says of some kinds and of all baselines; None where there is none."""
+def walked(workspace: Workspace, kinds: set[str], horizon: int) -> WalkForward | None:
+    """What the walk-forward says of some kinds and of all baselines; None where there is none, or one of
+    another horizon."""
     if not (workspace.walk_forward_report.exists() and workspace.walk_forward_forecasts.exists()):
         return None
     report = read_json(workspace.walk_forward_report)
+    if report.get("horizon", 1) != horizon:
+        return None
     recipes = report.get("recipes", {})
-    horizon = report.get("horizon", 1)
 
     def rank_ic(kind: str) -> pd.Series:
         said = pd.read_parquet(workspace.walk_forward_forecasts, filters=[("kind", "==", kind)])
-        return by_day(mean_of_seeds(said), horizon)["rank_ic"]
+        return rank_ic_by_day(mean_of_seeds(said))
 
-    others = [name for name in recipes if name not in KINDS and report[name]["rank_ic_mean"] is not None]
-    best = max(others, key=lambda name: report[name]["rank_ic_mean"], default=None)
     return WalkForward(
         {recipes[kind]: rank_ic(kind) for kind in sorted(kinds & set(recipes) & set(KINDS))},
-        {best: rank_ic(best)} if best else {},
-        horizon,
+        {kind: rank_ic(kind) for kind in recipes if kind not in KINDS},
     )
 
 
@@ -191,7 +192,7 @@ def logged_rank_ic(workspace: Workspace, version: str, rows: pd.DataFrame) -> pd
     known = said.merge(rows[[*KEYS, "label"]], on=KEYS)
     if known.empty:
         return pd.Series(dtype=float)
-    return by_day(known, 1)["rank_ic"]
+    return rank_ic_by_day(known)
 
 
 def current_champion(workspace: Workspace, registry: RegistryParams) -> Any | None:
@@ -222,18 +223,17 @@ def main(workspace: Workspace) -> None:
     # After the candidates: the ledger's champion may be one of them, trained again in a fresh clone.
     current = current_champion(workspace, registry)
     rows, served = read_parquet(workspace.dataset_rows), read_parquet(workspace.served_rows)
-    candidates = [
-        candidate_of(workspace, versions[kind], fits[kind], rows, served, model)
-        for kind in KINDS
-        for model in [open_onnx(workspace.models / kind / "model.onnx")]
-    ]
+    candidates = []
+    for kind in KINDS:
+        model = open_onnx(workspace.models / kind / "model.onnx")
+        candidates.append(candidate_of(workspace, versions[kind], fits[kind], rows, served, model))
     by_version = {c.version: c for c in candidates}
     champion = by_version.get(str(current.version)) if current else None
     if current and not champion:
         loaded = load_registered(registry.model, current)
         champion = candidate_of(workspace, loaded.version, loaded.metadata, rows, served, loaded.session)
         by_version |= {champion.version: champion}
-    evidence = walked(workspace, {c.kind for c in by_version.values()})
+    evidence = walked(workspace, {c.kind for c in by_version.values()}, candidates[0].horizon)
     decision = decide(candidates, champion, evidence, params.rules())
     if workspace.origin is not workspace and champion is not None:
         # What an experiment makes is registered, and counts as tried; the workspace's own run promotes.
@@ -276,6 +276,7 @@ def candidate_of(
         fit["fitted_last_session"],
         rank_ic_on_test(session, fit["features"], fit["window"], rows, served),
         logged_rank_ic(workspace, version, rows),
+        fit.get("horizon", 1),
     )
 
 

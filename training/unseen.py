@@ -4,6 +4,7 @@ import hashlib
 import sys
 import tempfile
 from contextlib import redirect_stdout
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,38 @@ def evaluate(workspace: Workspace, data: Path) -> dict[str, Any]:
         StoreError: there is no champion.
         DataError: the bars cannot be used, or hold no session that the champion has not seen.
     """
-    params = load_params(workspace, "walk_forward", WalkForwardParams)
     champion = _champion(workspace)
-    fit = _recorded_fit(workspace, champion)
-    horizon = fit.get("horizon", 1)
     with tempfile.TemporaryDirectory() as folder:
-        rows, served = cleaned_rows(workspace, Workspace(folder), data, champion.window, horizon)
+        scratch = Workspace(folder)
+        rows, served = cleaned_rows(workspace, scratch, data, champion.window, champion.horizon)
+    return _scored(workspace, champion, rows, served, data.name) | {"data": str(data)}
+
+
+def evaluate_from(workspace: Workspace, day: date) -> dict[str, Any]:
+    """As `evaluate`, on the workspace's own sessions from a day on, those of its vault."""
+    from training.dataset import DatasetParams, groups
+
+    champion = _champion(workspace)
+    params = load_params(workspace, "dataset", DatasetParams)
+    parts = groups(workspace, params, champion.window, champion.horizon)
+    rows, served = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
+    rows["label"] = rows["label"].where(rows["event_timestamp"] >= pd.Timestamp(day, tz="UTC"))
+    name = f"the sessions from {day} on"
+    return _scored(workspace, champion, rows, served, name) | {"data": name}
+
+
+def _scored(
+    workspace: Workspace, champion: RegisteredModel, rows: pd.DataFrame, served: pd.DataFrame, data: str
+) -> dict[str, Any]:
+    """See `evaluate`.
+
+    Args:
+        rows, served: see `cleaned_rows`; those without a label are only there as windows.
+        data: what a person calls them.
+    """
+    params = load_params(workspace, "walk_forward", WalkForwardParams)
+    fit = _recorded_fit(workspace, champion)
+    horizon = champion.horizon
     windows = ServedWindows(rows, served, champion.features)
     usable = np.intersect1d(windows.ends(champion.window), np.flatnonzero(rows["label"].notna()))
     seen = seen_by_fit(rows["event_timestamp"].iloc[usable], fit, horizon)
@@ -72,8 +99,8 @@ def evaluate(workspace: Workspace, data: Path) -> dict[str, Any]:
         )
     outputs = run_onnx_over(champion.session, windows, ends, champion.window)
     at_end = last_sessions(rows, served, ends)
-    said = {CHAMPION: pd.DataFrame(outputs, at_end.index).assign(score=outputs["log_return"])}
-    fitted, left_out = _fitted(workspace, champion, baselines(horizon, params.trees))
+    said = {CHAMPION: pd.DataFrame(outputs, at_end.index)}
+    fitted, left_out = _fitted(workspace, champion, baselines(horizon))
     said |= {name: baseline.predict(at_end) for name, baseline in fitted.items()}
     if left_out.pop("reversal", None):  # its order of the symbols needs no fit, only its returns do
         unknown = {"log_return": np.nan, "p_up": np.nan}
@@ -81,11 +108,10 @@ def evaluate(workspace: Workspace, data: Path) -> dict[str, Any]:
     tables = {name: at_end[ANSWERS].join(forecast) for name, forecast in said.items()}
     sessions = {name: by_session(table, horizon) for name, table in tables.items()}
     ic = {name: found["rank_ic"] for name, found in sessions.items()}
-    recipe = hashlib.sha256(f"{champion.metadata.get('onnx_sha256')} {data.name}".encode()).hexdigest()
+    recipe = hashlib.sha256(f"{champion.metadata.get('onnx_sha256')} {data}".encode()).hexdigest()
     tried = trial("unseen", champion.kind, recipe[:16], sessions[CHAMPION], horizon)
     record_trials(workspace, [tried])
     return {
-        "data": str(data),
         "horizon": horizon,
         "first_session": f"{at_end['event_timestamp'].min():%Y-%m-%d}",
         "last_session": f"{at_end['event_timestamp'].max():%Y-%m-%d}",

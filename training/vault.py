@@ -11,8 +11,9 @@ from pitwise.registry.model import RegistryParams
 from pitwise.registry.restore import restored_champion
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, append_lines, read_lines
+from training.closed import VaultFrom
 from training.evaluate import EvaluateParams
-from training.unseen import evaluate
+from training.unseen import evaluate, evaluate_from
 
 LEDGER = "ledger/vault.jsonl"
 """In the workspace: one JSON object an opening, oldest first, never changed."""
@@ -44,11 +45,11 @@ def open_vault(workspace: Workspace, release: str) -> dict[str, Any]:
     given = load_params(workspace, "evaluate", EvaluateParams).vault
     if given is None:
         raise ParamsError(
-            "evaluate.vault: is null. Name a file or a folder with prices that nothing is made on."
+            "evaluate.vault: is null. Name a file or a folder with prices that nothing is made on, or "
+            "the first of this workspace's own sessions that is none of theirs: {from: 2017-07-01}."
         )
-    data = workspace.path(given)
-    if not data.exists():
-        raise ParamsError(f"evaluate.vault: there is no file or folder {data}.")
+    if isinstance(given, str) and not workspace.path(given).exists():
+        raise ParamsError(f"evaluate.vault: there is no file or folder {workspace.path(given)}.")
     lock = workspace.root / "data/vault.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
@@ -64,13 +65,16 @@ def open_vault(workspace: Workspace, release: str) -> dict[str, Any]:
                     f"{entry['onnx_sha256'][:12]}). A vault that is asked until it agrees proves "
                     "nothing: the next release opens it again."
                 )
-        report = evaluate(workspace, data)
+        if isinstance(given, VaultFrom):
+            report = evaluate_from(workspace, given.day)
+        else:
+            report = evaluate(workspace, workspace.path(given)) | {"data": given}
         entry = {
             "release": release,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "by": getpass.getuser(),
             "onnx_sha256": report["champion"]["onnx_sha256"],
-            "report": report | {"data": given},
+            "report": report,
         }
         append_lines([entry], workspace.root / LEDGER)
     return entry

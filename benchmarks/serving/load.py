@@ -344,8 +344,8 @@ class Load:
         self.seen.logged[answered.request_id] = len(rows)
         for row in rows:
             price = row["last_close"] * math.exp(row["log_return"])
-            following = _session_after(row["as_of"])
-            if abs(price / row["price"] - 1) > 1e-6 or row["for_session"] != following:
+            ahead = _session_after(row["as_of"], row["horizon"])
+            if abs(price / row["price"] - 1) > 1e-6 or row["for_session"] != ahead:
                 self.seen.wrong.append(f"a forecast that contradicts itself: {row}")
         return [forecast_of(row, version) for row in rows]
 
@@ -476,9 +476,9 @@ class Load:
 
 
 @lru_cache(maxsize=1024)
-def _session_after(as_of: str) -> str:
-    """The date of the session after one, by its close."""
-    return f"{next_session(session_day(pd.Timestamp(as_of))):%Y-%m-%d}"
+def _session_after(as_of: str, horizon: int) -> str:
+    """The date of the session so many after one, by its close."""
+    return f"{next_session(session_day(pd.Timestamp(as_of)), horizon):%Y-%m-%d}"
 
 
 async def _events(lines: aiohttp.StreamReader) -> AsyncIterator[dict[str, str]]:

@@ -64,14 +64,14 @@ def session_date(numbers: np.ndarray) -> pd.DatetimeIndex:
     return _closes().index[numbers]
 
 
-def next_session(date: pd.Timestamp) -> pd.Timestamp:
-    """The session after `date`.
+def next_session(date: pd.Timestamp, ahead: int = 1) -> pd.Timestamp:
+    """The session after `date`, or the `ahead`-th one after it.
 
     Raises:
         DataError: the calendar, which reaches about a year ahead of today, ends before it.
     """
     sessions = _closes().index
-    position = sessions.searchsorted(date, side="right")
-    if position == len(sessions):
+    position = sessions.searchsorted(date, side="right") + ahead - 1
+    if position >= len(sessions):
         raise DataError(f"{date:%Y-%m-%d}: the exchange calendar ends at {sessions[-1]:%Y-%m-%d}.")
     return sessions[position]

@@ -55,20 +55,27 @@ READERS: dict[Any, Any] = {datetime: datetime.fromisoformat, date: date.fromisof
 
 @dataclass(frozen=True, slots=True)
 class Forecast(Answer):
-    """The forecast of one symbol's next session."""
+    """The forecast of one symbol."""
 
     symbol: str
     as_of: datetime
     """Close of the last session seen."""
     for_session: date
     """The session forecast."""
+    horizon: int
+    """Sessions from the last one seen to that one."""
     last_close: float
     price: float
     """Forecast of the close of `for_session`."""
+    score: float
+    """Ranks the symbols of a session, a larger one higher; its unit is the model's own."""
     log_return: float
     """ln(price / last_close)."""
     p_up: float
     """Probability of a higher close, 0 to 1."""
+    scale: float | None
+    """Of the logistic distribution of the log return, of which `log_return` is the location: its
+    quantile q is log_return + scale * ln(q / (1 - q)). None: the model does not give one."""
     feature_age_sessions: int
     """Sessions of the exchange since the last one seen, and those missing among the ones seen."""
     provisional: bool
@@ -131,18 +138,21 @@ class PastForecast(Answer):
     symbol: str
     as_of: datetime
     for_session: date
+    horizon: int
     model_version: str
     window_hash: str
     """Of the model's input."""
     price: float
+    score: float
     log_return: float
     p_up: float
+    scale: float | None
     served_at: datetime
     """When it was first sent."""
     matured: bool
     """The outcome is known."""
     realised: float | None
-    """ln(close of for_session / close before it) on adjusted prices; None until it has matured."""
+    """ln(close of for_session / close of as_of) on adjusted prices; None until it has matured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from pitwise.client.events import Event, events
 if TYPE_CHECKING:
     import pandas as pd
 
-By = Literal["p_up", "log_return"]
+By = Literal["p_up", "log_return", "score"]
 Day = date | str
 BARS_SECONDS = 30.0
 """The service may let bars wait so long for others (serve.bars_seconds)."""
@@ -77,7 +77,7 @@ class Client:
         self._connection.close()
 
     def predict(self, symbols: Iterable[str]) -> Forecasts:
-        """Forecasts of the session after each symbol's newest one, in the order of the symbols.
+        """Forecasts from each symbol's newest session on, in the order of the symbols.
 
         Args:
             symbols: each once, at most serve.max_symbols.

@@ -149,17 +149,25 @@ def interval_coverage(low: Array, high: Array, returns: Array) -> float:
 
 
 def direction_ci95(
-    predicted_up: Array, returns: Array, sessions: Array, samples: int, seed: int
+    predicted_up: Array, returns: Array, sessions: Array, samples: int, seed: int, block: int = 1
 ) -> list[float]:
     """95% bootstrap interval of `direction_accuracy`: [2.5th, 97.5th percentile].
 
     Stocks move together on a day, so whole sessions are drawn with replacement, not rows.
+
+    Args:
+        block: sessions drawn together, the first after the last: more than 1 where neighbours' labels
+            overlap.
     """
     right = predicted_up == (returns > 0)
     groups = session_groups(sessions)
     hits = np.array([right[rows].sum() for rows in groups])
     sizes = np.array([len(rows) for rows in groups])
     n = len(groups)
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=samples)
+    if block > 1:
+        hits, sizes = (np.append(of, of[: block - 1]).cumsum() for of in (hits, sizes))
+        hits, sizes = (of[block - 1 :] - np.append(0, of[:-block]) for of in (hits, sizes))
+    drawn = -(-n // block)
+    draws = np.random.default_rng(seed).multinomial(drawn, np.full(n, 1 / n), size=samples)
     accuracy = (draws @ hits) / (draws @ sizes)
     return [float(v) for v in np.percentile(accuracy, [2.5, 97.5])]

@@ -26,6 +26,8 @@ SENTENCES = {
     "parity": "{name} refused: ONNX differs from torch by {parity:.1e}, more than {max_parity:.1e}",
     "undefined": "{name} refused: its validation loss is not a number",
     "first": "{name} becomes the first champion: best of this run by {by} ({score:+.5f})",
+    "other_horizon": "{name} becomes champion, best of this run by {by} ({score:+.5f}): label.horizon "
+    "is {horizon}, and champion version {champion} was made for {before}",
     "stays": "{name} stays champion: this run made it again",
     "better": "{name} is promoted: its recipe's rank IC less that of champion version {champion} "
     f"({{champion_kind}}) is {SPAN}",

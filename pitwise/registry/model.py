@@ -36,6 +36,11 @@ class RegisteredModel:
     entry: tuple = ()
     """See `registry_entry`."""
 
+    @property
+    def horizon(self) -> int:
+        """Sessions that its forecasts look ahead."""
+        return self.metadata.get("horizon", 1)
+
 
 def registry_entry(version: Any) -> tuple:
     """What tells a version of MLflow's from another one that had its number, without fetching its file.

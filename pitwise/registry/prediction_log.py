@@ -60,6 +60,11 @@ PREDICTIONS = sa.Table(
     sa.Column("latency_ms", sa.Float),
     sa.Column("role", sa.String),
     sa.Column("state", sa.BigInteger),
+    # Of an earlier version NULL: one session, the log return, and not known; scale also where the model
+    # has none.
+    sa.Column("horizon", sa.Integer),
+    sa.Column("score", sa.Float),
+    sa.Column("scale", sa.Float),
     sa.Index("predictions_as_of", "as_of"),
 )
 REQUESTS = sa.Table(
@@ -83,6 +88,8 @@ KEY = [column.name for column in PREDICTIONS.primary_key.columns]
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 FROM_CHAMPION = sa.func.coalesce(PREDICTIONS.c.role, CHAMPION) == CHAMPION
 """Which predictions people saw: those of an earlier version have no role and are all of the champion."""
+SCORE = sa.func.coalesce(PREDICTIONS.c.score, PREDICTIONS.c.log_return).label("score")
+"""Of predictions of an earlier version too."""
 
 
 def open_log(url: str) -> sa.Engine:
@@ -173,13 +180,13 @@ def _lacking(connection: sa.Connection) -> list[sa.Column]:
     return [column for column in PREDICTIONS.columns if column.name not in have]
 
 
-def session_after(as_of: datetime) -> date:
-    """The session that a forecast made at a session's close (aware) is for."""
+def session_after(as_of: datetime, horizon: int = 1) -> date:
+    """The session that a forecast made at a session's close (aware) is for: its outcome is its close."""
     import pandas as pd
 
     from pitwise.bars.calendar import next_session, session_day
 
-    return next_session(session_day(pd.Timestamp(as_of))).date()
+    return next_session(session_day(pd.Timestamp(as_of)), horizon).date()
 
 
 def insert(engine: sa.Engine, rows: Sequence[dict[str, Any]]) -> int:
@@ -218,23 +225,23 @@ def insert_requests(engine: sa.Engine, rows: Sequence[dict[str, Any]]) -> None:
 
 def append(engine: sa.Engine, predictions: "pd.DataFrame") -> int:
     """`insert` of a frame that has the table's columns but nullable ones, and maybe others."""
-    return insert(
-        engine, predictions[[name for name in COLUMNS if name in predictions]].to_dict("records")
-    )
+    rows = predictions[[name for name in COLUMNS if name in predictions]].to_dict("records")
+    # A NaN is a value to PostgreSQL, and none to who asks for those that are known.
+    return insert(engine, [{k: None if v != v else v for k, v in row.items()} for row in rows])
 
 
 def forecasts_of(engine: sa.Engine, version: str) -> "pd.DataFrame":
     """What a version forecast at the close of each session, seen by people or not: the first of each.
 
     Returns:
-        `symbol`, `event_timestamp` (UTC), `score`: the log return.
+        `symbol`, `event_timestamp` (UTC), `score`.
     """
     import pandas as pd
 
     wanted = sa.select(
         PREDICTIONS.c.symbol,
         PREDICTIONS.c.as_of.label("event_timestamp"),
-        PREDICTIONS.c.log_return.label("score"),
+        SCORE,
     ).where(PREDICTIONS.c.model_version == version)
     with engine.connect() as connection:
         rows = connection.execute(wanted.order_by(PREDICTIONS.c.served_at)).all()

@@ -3,6 +3,7 @@
 import json
 import platform
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -18,7 +19,7 @@ from pitwise.registry.champion import (
     registered_version,
     registry_client,
 )
-from pitwise.registry.contract import CONTRACT, INPUT, OUTPUTS
+from pitwise.registry.contract import CONTRACT, INPUT, open_onnx
 from pitwise.registry.model import RegistryParams
 from pitwise.registry.promotions import promoted_model, promotions, registry_writer
 from pitwise.registry.runs import begun_in, end_abandoned_runs
@@ -49,7 +50,7 @@ PROMOTION = "promotion"
 """Tag of a version: its newest line of the ledger."""
 
 
-def signature(window: int, features: int) -> Any:
+def signature(window: int, features: int, outputs: Sequence[str]) -> Any:
     """What goes into a model and comes out, as MLflow writes it.
 
     MLflow takes no array but one of the type written here. JSON numbers and pandas are float64, and its
@@ -60,7 +61,7 @@ def signature(window: int, features: int) -> Any:
 
     return ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("float64"), (-1, window, features), INPUT)]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), name) for name in OUTPUTS]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), name) for name in outputs]),
     )
 
 
@@ -162,8 +163,9 @@ def _describe(folder: Path, contract: dict[str, Any]) -> None:
     import yaml
     from mlflow.models import Model
 
+    outputs = [node.name for node in open_onnx(folder / "model.onnx").get_outputs()]
     described = Model(
-        signature=signature(contract["window"], len(contract["features"])),
+        signature=signature(contract["window"], len(contract["features"]), outputs),
         metadata=contract,
         flavors={"onnx": {"data": "model.onnx", "providers": PROVIDERS}},
     )

@@ -7,16 +7,18 @@ import numpy as np
 
 from pitwise.errors import StoreError, one_line
 from pitwise.features.errors import NonFiniteWindowError
-from pitwise.registry.contract import INPUT, OUTPUTS
+from pitwise.registry.contract import ALL_OUTPUTS, INPUT, OUTPUTS
 from pitwise.registry.model import RegisteredModel
-from serving.inference.predictor import Predictor
+from serving.inference.predictor import Forecasts, Predictor
 
 CHECKED_SYMBOLS = 50
 """Symbols a version must forecast before it replaces the champion."""
 MAX_LOG_RETURN = 1.0
-"""No forecast of one session moves a price by a factor of e."""
+"""No forecast moves a price by a factor of e, one of twenty sessions included."""
 MAX_BATCH_EFFECT = 1e-5
 """onnxruntime sums in another order in another batch; a model of float32 moves by less than this."""
+MAX_INCOHERENCE = 1e-4
+"""Between p_up and the one that log_return and scale make."""
 
 
 @contextmanager
@@ -47,13 +49,21 @@ def check_predictor(predictor: Predictor, symbols: Sequence[str]) -> None:
         if not symbols:
             raise
         together = predictor.forecast(symbols)
-    outputs = np.stack([together.log_return, together.p_up])
     if not together.symbols:
         raise StoreError(f"the online store has no window of {', '.join(symbols)} to check it on")
+    outputs = _outputs(together)
+    unit = [max(1, np.abs(together.score).max()), 1, 1, 1]  # a score may have any
     claims = {
         "a p_up outside 0 to 1": (together.p_up >= 0) & (together.p_up <= 1),
         f"a log_return beyond {MAX_LOG_RETURN:g}": np.abs(together.log_return) <= MAX_LOG_RETURN,
     }
+    if "scale" in {node.name for node in predictor.model.session.get_outputs()}:
+        with np.errstate(all="ignore"):
+            apart = together.p_up - 1 / (1 + np.exp(-together.log_return / together.scale))
+        claims |= {
+            "a scale that is not above 0": together.scale > 0,
+            "a p_up that is not that of its log_return and scale": np.abs(apart) <= MAX_INCOHERENCE,
+        }
     for claim, holds in claims.items():
         if not holds.all():
             raise StoreError(f"it returns {claim} for {together.symbols[int(np.argmin(holds))]}")
@@ -61,9 +71,14 @@ def check_predictor(predictor: Predictor, symbols: Sequence[str]) -> None:
         alone = predictor.forecast([symbol])
         if alone.window_hash != [together.window_hash[i]]:
             continue  # a bar came in between
-        effect = np.abs(np.array([alone.log_return[0], alone.p_up[0]]) - outputs[:, i]).max()
+        effect = np.nanmax(np.abs(_outputs(alone)[:, 0] - outputs[:, i]) / unit)
         if not effect <= MAX_BATCH_EFFECT:
             raise StoreError(f"its forecast of {symbol} depends on the batch, by {effect:.1e}")
+
+
+def _outputs(forecasts: Forecasts) -> np.ndarray:
+    """(outputs, symbols); the scale is NaN where the model has none."""
+    return np.stack([getattr(forecasts, name) for name in ALL_OUTPUTS])
 
 
 def _check_contract(model: RegisteredModel) -> None:

@@ -24,16 +24,17 @@ class Session(NamedTuple):
     """Position in the exchange's calendar."""
     as_of: str
     """The close, ISO 8601 in UTC."""
-    next: str
-    """Date of the session after it: the one a forecast is for."""
+    ahead: str
+    """Date of a session after it: the one that a forecast is for."""
 
 
 @lru_cache(maxsize=4096)
-def _session_at(microseconds: int) -> Session:
+def _session_at(microseconds: int, ahead: int) -> Session:
     instant = pd.Timestamp(microseconds, unit="us", tz="UTC")
     day = session_day(instant)
     as_of = instant.isoformat().replace("+00:00", "Z")
-    return Session(int(session_number(pd.Series([day]))[0]), as_of, str(next_session(day).date()))
+    number = int(session_number(pd.Series([day]))[0])
+    return Session(number, as_of, str(next_session(day, ahead).date()))
 
 
 @lru_cache(maxsize=8)
@@ -43,9 +44,10 @@ def _first_from(day: date) -> tuple[int, datetime]:
     return int(session_number(session)[0]), session_close(session).iloc[0].to_pydatetime()
 
 
-def sessions_at(closes: np.ndarray) -> list[Session]:
-    """The session of each close, datetime64 in UTC."""
-    return [_session_at(close) for close in closes.astype("datetime64[us]").astype("int64").tolist()]
+def sessions_at(closes: np.ndarray, ahead: int = 1) -> list[Session]:
+    """The session of each close, datetime64 in UTC, with the day of the `ahead`-th one after it."""
+    instants = closes.astype("datetime64[us]").astype("int64").tolist()
+    return [_session_at(instant, ahead) for instant in instants]
 
 
 def newest_closed(now: datetime) -> int:

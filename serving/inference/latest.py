@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def latest_forecasts(
     workspace: Workspace, champion: RegisteredModel, marks: Marks | None = None
 ) -> pd.DataFrame:
-    """Forecast the session after the newest one, write `data/predictions/latest.parquet`, say how many.
+    """Forecast from the newest session on, write `data/predictions/latest.parquet`, say how many.
 
-    A symbol that has stopped trading has no next session to forecast, nor has one whose window is not
+    A symbol that has stopped trading has no later session to forecast, nor has one whose window is not
     finite, and where `predict.suspect` is withhold, a suspect one has no forecast. Beside them the
     challenger's forecasts of the same windows are logged, with the role `shadow`.
 
@@ -29,8 +29,8 @@ def latest_forecasts(
         marks: of the newest bars; by default those of the workspace's files.
 
     Returns:
-        symbol, as_of (UTC), log_return, price, p_up, model_version, window_hash, for_session, unusual
-        (nullable bool), suspect (nullable str).
+        symbol, as_of (UTC), horizon (sessions), score, log_return, price, p_up, scale (NaN: not known),
+        model_version, window_hash, for_session, unusual (nullable bool), suspect (nullable str).
 
     Raises:
         StoreError: the online store or the prediction log does not answer.
@@ -50,7 +50,8 @@ def latest_forecasts(
     trade = len(predictions)
     if params.suspect == "withhold":
         predictions = predictions[predictions["suspect"].isna()].reset_index(drop=True)
-    predictions["for_session"] = session_after(newest)
+    for_session = session_after(newest, champion.horizon)
+    predictions["for_session"] = for_session
     write_parquet(predictions, workspace.latest_predictions)
     now = pd.Timestamp.now("UTC")
     log = open_log(workspace.database_url(params.log_url))
@@ -58,7 +59,7 @@ def latest_forecasts(
     withheld = f", {trade - len(predictions):,} withheld" if trade > len(predictions) else ""
     gone = len(symbols) - len(broken) - trade
     print(
-        f"{len(predictions):,} forecasts for {session_after(newest)} by version {champion.version} "
+        f"{len(predictions):,} forecasts for {for_session} by version {champion.version} "
         f"({new:,} new in the log{withheld}, {gone:,} symbols no longer trade)",
         flush=True,
     )
@@ -81,7 +82,7 @@ def shadow_forecasts(
     """The challenger's forecasts of the windows that the champion's stand on.
 
     Args:
-        predictions: the champion's, with `window_hash` and `for_session`.
+        predictions: the champion's, of one session, with `window_hash`.
 
     Returns:
         rows of the prediction log but `served_at`, for the windows that are still in the store; None
@@ -92,7 +93,7 @@ def shadow_forecasts(
     """
     from pitwise.registry.champion import CHALLENGER, registered_version, registry_client
     from pitwise.registry.model import load_registered
-    from pitwise.registry.prediction_log import SHADOW
+    from pitwise.registry.prediction_log import SHADOW, session_after
     from serving.inference.check import CHECKED_SYMBOLS, as_store_error, check_predictor
     from serving.inference.predictor import THREADS, Predictor
 
@@ -104,16 +105,18 @@ def shadow_forecasts(
         return None
     symbols = predictions["symbol"].tolist()
     with as_store_error(f"version {version.version}"):
-        predictor = Predictor(load_registered(registry.model, version, THREADS), store)
+        challenger = load_registered(registry.model, version, THREADS)
+        predictor = Predictor(challenger, store)
         check_predictor(predictor, symbols[:CHECKED_SYMBOLS])
         forecasts, _ = _finite_forecasts(predictor, symbols)
     same = ["symbol", "as_of", "window_hash"]
-    shadow = forecasts.frame().merge(predictions[[*same, "for_session"]], on=same)
+    shadow = forecasts.frame().merge(predictions[same], on=same)
     print(
         f"{len(shadow):,} forecasts by version {version.version}, the challenger, logged beside them",
         flush=True,
     )
-    return shadow.assign(role=SHADOW)
+    for_session = session_after(predictions["as_of"].iloc[0], challenger.horizon)
+    return shadow.assign(for_session=for_session, role=SHADOW)
 
 
 def _finite_forecasts(predictor: "Predictor", symbols: list[str]) -> tuple["Forecasts", list[str]]:

@@ -24,8 +24,7 @@ def history(
 
     Returns:
         the rows that end a window in a sample of the training dates (`part` = reference) and in
-        the last `recent_sessions` sessions (recent), as they were served, with `log_return` and
-        `p_up`.
+        the last `recent_sessions` sessions (recent), as they were served, with the model's outputs.
     """
     windows = ServedWindows(rows, served, model.features)
     ends = windows.ends(model.window)

@@ -28,7 +28,7 @@ from pitwise.features.windows import (
     window_header,
 )
 from pitwise.registry.champion import CHAMPION
-from pitwise.registry.contract import OUTPUTS, run_onnx
+from pitwise.registry.contract import ALL_OUTPUTS, run_onnx
 from pitwise.registry.model import RegisteredModel, RegistryParams, load_registered
 from pitwise.registry.restore import restored_champion
 from pitwise.workspace import Workspace
@@ -65,33 +65,42 @@ class OnlineStore(Protocol):
 
 @dataclass(frozen=True)
 class Forecasts:
-    """A model's forecasts of the session after each symbol's newest one; (n,) each."""
+    """A model's forecasts of the `horizon`-th session after each symbol's newest one; (n,) each."""
 
     model_version: str
+    horizon: int
     symbols: list[str]
     """Those that have a window, in the order of the request."""
     as_of: np.ndarray
     """datetime64[us], UTC: close of the last session seen."""
     last_close: np.ndarray
     """float64, US dollars."""
+    score: np.ndarray
+    """float64, as all below: what ranks the symbols of a session, in the model's own unit."""
     log_return: np.ndarray
     price: np.ndarray
-    """float64, US dollars: the last close moved by the return; like it to the 7 digits of a float32."""
+    """US dollars: the last close moved by the return; like it to the 7 digits of a float32."""
     p_up: np.ndarray
+    scale: np.ndarray
+    """Of the logistic distribution of the log return; NaN where the model has none."""
     window_hash: list[str]
     """Of the stored window, all its features: 16 hex digits of BLAKE2b."""
     missing: list[str]
     """Requested, but the store has no window of them."""
 
     def frame(self) -> pd.DataFrame:
-        """symbol, as_of (UTC), log_return, price, p_up, model_version, window_hash."""
+        """symbol, as_of (UTC), horizon, score, log_return, price, p_up, scale, model_version,
+        window_hash."""
         return pd.DataFrame(
             {
                 "symbol": self.symbols,
                 "as_of": pd.to_datetime(self.as_of, utc=True),
+                "horizon": self.horizon,
+                "score": self.score,
                 "log_return": self.log_return,
                 "price": self.price,
                 "p_up": self.p_up,
+                "scale": self.scale,
                 "model_version": self.model_version,
                 "window_hash": self.window_hash,
             }
@@ -218,7 +227,7 @@ class Predictor:
     def forecast(
         self, symbols: Sequence[str], seconds: Callable[[str, float], None] | None = None
     ) -> Forecasts:
-        """Forecasts for the session after each symbol's newest one.
+        """Forecasts for the session after each symbol's newest one, or as far ahead as the model looks.
 
         Args:
             seconds: called with each step, `lookup` and `model`, and how long it took.
@@ -243,16 +252,16 @@ class Predictor:
                 "no forecast of them. Correct their bars, or run `dvc repro -f -s publish`.",
                 names,
             )
-        outputs = dict.fromkeys(OUTPUTS, np.empty(0))
+        outputs = dict.fromkeys(ALL_OUTPUTS, np.empty(0))
         if windows.symbols:
             outputs = run_onnx(self.model.session, inputs)
         if seconds:
             seconds("lookup", looked_up - started)
             seconds("model", perf_counter() - looked_up)
-        log_return, p_up = outputs["log_return"].astype(float), outputs["p_up"].astype(float)
+        score, log_return, p_up, scale = (outputs[name].astype(float) for name in ALL_OUTPUTS)
         with np.errstate(over="ignore"):
             price = last_close * np.exp(log_return)
-        bad = ~(np.isfinite(log_return) & np.isfinite(p_up) & np.isfinite(price))
+        bad = ~(np.isfinite(score) & np.isfinite(log_return) & np.isfinite(p_up) & np.isfinite(price))
         if bad.any():
             names = _at(windows.symbols, bad)
             raise NonFiniteForecastError(
@@ -262,12 +271,15 @@ class Predictor:
             )
         return Forecasts(
             self.model.version,
+            self.model.horizon,
             windows.symbols,
             windows.as_of,
             _as_shown(last_close),
+            score,
             log_return,
             _as_shown(price),
             p_up,
+            scale,
             windows.hashes,
             windows.missing,
         )

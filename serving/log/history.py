@@ -5,10 +5,11 @@ pandas, pyarrow and SQLAlchemy are imported when first asked: a process that is 
 
 import math
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pitwise.errors import StoreError, one_line
 from pitwise.workspace import Workspace
@@ -30,18 +31,24 @@ class PastForecast:
     """Close of the last session seen, ISO 8601 in UTC with Z."""
     for_session: str
     """ISO 8601 date of the session forecast."""
+    horizon: int
+    """Sessions from `as_of`'s to that one."""
     model_version: str
     window_hash: str
     price: float
     """US dollars, on the share basis of `as_of`."""
+    score: float
+    """What ranks the symbols of a session, in the model's own unit."""
     log_return: float
     p_up: float
+    scale: float | None
+    """Of the logistic distribution of the log return; None where the model has none."""
     served_at: str
     """When it was first sent, ISO 8601 in UTC with Z."""
     matured: bool
-    """Whether the outcome is known: the pipeline's clean bars have both sessions, in one segment."""
+    """Whether the outcome is known: the pipeline's clean bars have all its sessions, in one segment."""
     realised: float | None
-    """Log return of `for_session`, as a training label is defined; None until it is known."""
+    """Log return up to `for_session`, as a training label is defined; None until it is known."""
 
 
 class LoggedHistory:
@@ -175,11 +182,14 @@ class LoggedHistory:
                 row["symbol"],
                 _utc(row["as_of"]),
                 row["for_session"].isoformat(),
+                row["horizon"] or 1,
                 row["model_version"],
                 row["window_hash"],
                 row["price"],
+                row["log_return"] if row["score"] is None else row["score"],
                 row["log_return"],
                 row["p_up"],
+                row["scale"],
                 _utc(row["served_at"]),
                 outcome is not None,
                 outcome,
@@ -188,10 +198,10 @@ class LoggedHistory:
         ]
 
     def _realised(self, rows: "Sequence[sa.RowMapping]") -> list[float | None]:
-        """The log return of each forecast's session, as `training.dataset.labels` defines it.
+        """The log return that each forecast is of, as `pitwise.evaluation.labels` defines it.
 
-        From the close of the session before it, both on one share basis; none across a segment's end,
-        and none of a session that lacks one of the two bars.
+        Close to close, both on one share basis; none across a segment's end, and none where a session
+        between the two, or one of them, lacks its bar.
         """
         if not rows or not self._workspace.clean_bars.exists():
             return [None] * len(rows)
@@ -208,17 +218,20 @@ class LoggedHistory:
                 f"{self._workspace.clean_bars}: cannot be read ({one_line(error)})."
             ) from error
         columns = (table[name].to_pylist() for name in BAR)
-        bars = {
-            (symbol, instant.date()): (close * factor, segment)
-            for symbol, instant, close, factor, segment in zip(*columns, strict=True)
-        }
+        closes: dict[tuple, dict[date, float]] = defaultdict(dict)
+        segments: dict[tuple[str, date], Any] = {}
+        for symbol, instant, close, factor, segment in zip(*columns, strict=True):
+            closes[symbol, segment][instant.date()] = close * factor
+            segments[symbol, instant.date()] = segment
+        places = {key: {day: i for i, day in enumerate(sorted(of))} for key, of in closes.items()}
         outcomes: list[float | None] = []
         for row in rows:
-            # The session before the one forecast is that of `as_of`: the exchange's calendar says so.
-            before = bars.get((row["symbol"], row["as_of"].date()))
-            after = bars.get((row["symbol"], row["for_session"]))
-            if before and after and before[1] == after[1]:
-                outcomes.append(math.log(after[0] / before[0]))
+            before, after = row["as_of"].date(), row["for_session"]
+            key = row["symbol"], segments.get((row["symbol"], before))
+            place = places.get(key, {})
+            # `for_session` is so many sessions of the exchange later: as many bars, and none is missing.
+            if after in place and place[after] - place[before] == (row["horizon"] or 1):
+                outcomes.append(math.log(closes[key][after] / closes[key][before]))
             else:
                 outcomes.append(None)
         return outcomes

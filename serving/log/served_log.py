@@ -133,16 +133,19 @@ def _row(forecast: SymbolForecast) -> dict[str, Any]:
         "as_of": forecast.as_of,
         "window_hash": forecast.window_hash,
         "for_session": forecast.for_session,
+        "horizon": forecast.horizon,
+        "score": forecast.score,
         "log_return": forecast.log_return,
         "price": forecast.price,
         "p_up": forecast.p_up,
+        "scale": forecast.scale,
     }
 
 
 def _require_finite(forecasts: Iterable[SymbolForecast], version: str) -> None:
     for forecast in forecasts:
         # A sum is finite only where each of its terms is.
-        if not math.isfinite(forecast.log_return + forecast.price + forecast.p_up):
+        if not math.isfinite(forecast.score + forecast.log_return + forecast.price + forecast.p_up):
             raise StoreError(
                 f"model version {version} returns a forecast of {forecast.symbol} that is no finite "
                 "number. Make the version before it champion again: `pitwise model rollback`."

@@ -18,7 +18,7 @@ import orjson
 from pitwise.errors import StoreError
 from serving.state.market import MarketState, ModelInfo, PartStatus, SymbolFeatures, SymbolForecast
 
-FORMAT = 1
+FORMAT = 2
 """`PRAGMA user_version`; a file of another one is made anew."""
 TABLES = f"""
 BEGIN;

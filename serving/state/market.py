@@ -13,16 +13,21 @@ class SymbolForecast:
     as_of: str
     """Close of the last session seen, ISO 8601 in UTC with Z."""
     for_session: str
-    """ISO 8601 date of the session forecast."""
+    """ISO 8601 date of the session forecast, the `horizon`-th after `as_of`'s."""
+    horizon: int
     session: int
     """Number of `as_of`'s session in the exchange's calendar."""
     missing: int
     """Sessions that its window leaves out."""
     last_close: float
     """US dollars, as `price`."""
+    score: float
+    """What ranks the symbols of a session, in the model's own unit."""
     log_return: float
     price: float
     p_up: float
+    scale: float | None
+    """Of the logistic distribution of the log return; None where the model has none."""
     window_hash: str
     provisional: bool
     """Whether the last session is not sealed yet."""

@@ -40,8 +40,23 @@ def test_forecasts_are_typed_and_in_the_order_asked_for(client, service):
     answer = client.predict(["MSFT", "XYZ", "AAPL"])
     assert answer.model_version == "7"
     assert answer.forecasts == [
-        Forecast("MSFT", FRIDAY, MONDAY, 101, 101 * math.exp(0.01), 0.01, 0.501, 0, False, None, None),
-        Forecast("AAPL", FRIDAY, MONDAY, 100, 100, 0, 0.5, 0, False, None, None),
+        Forecast(
+            "MSFT",
+            FRIDAY,
+            MONDAY,
+            1,
+            101,
+            101 * math.exp(0.01),
+            -1,
+            0.01,
+            0.501,
+            0.02,
+            0,
+            False,
+            None,
+            None,
+        ),
+        Forecast("AAPL", FRIDAY, MONDAY, 1, 100, 100, 0, 0, 0.5, 0.02, 0, False, None, None),
     ]
     (error,) = answer.errors
     assert (error.type, error.symbol, error.field) == ("/problems/unknown-symbol", "XYZ", "symbols[1]")
@@ -60,6 +75,7 @@ def test_a_problem_has_its_type_fields_and_request(client):
 def test_the_strongest_come_first(client):
     answer = client.forecasts(top=2, by="log_return")
     assert [(f.symbol, f.log_return) for f in answer.forecasts] == [("LAGS", 0.02), ("MSFT", 0.01)]
+    assert [f.symbol for f in client.forecasts(top=2, by="score").forecasts] == ["AAPL", "MSFT"]
     with pytest.raises(ProblemError) as raised:
         client.forecasts(top=0)
     assert list(raised.value.errors) == ["top"]
@@ -81,11 +97,14 @@ def test_the_past_of_a_symbol_has_its_outcomes(client, service):
         "AAPL",
         FRIDAY,
         date(2013, 11, 1),
+        1,
         "6",
         "0" * 16,
         100 * math.exp(0.01),
+        -0.01,
         0.01,
         0.51,
+        None,
         datetime(2013, 11, 1, 22, tzinfo=UTC),
         True,
         -0.02,

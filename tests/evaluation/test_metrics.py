@@ -122,6 +122,18 @@ def test_the_interval_weighs_a_session_by_its_rows():
     assert narrow == [0.25, 0.25]
 
 
+def test_sessions_that_are_drawn_together_make_a_wider_interval():
+    returns = np.repeat([0.1, -0.1], 50)  # right in the first half, wrong in the second
+    up, sessions = np.full(100, True), np.arange(100)
+
+    def width(block: int) -> float:
+        low, high = metrics.direction_ci95(up, returns, sessions, 2000, 7, block)
+        return high - low
+
+    assert width(20) > 3 * width(1)
+    assert width(100) == pytest.approx(0, abs=1e-12)  # all of them in each draw
+
+
 def test_the_interval_is_the_seeds():
     rng = np.random.default_rng(0)
     up, returns, sessions = rng.random(300) > 0.5, rng.normal(size=300), np.repeat(np.arange(60), 5)

@@ -24,6 +24,17 @@ FINDINGS = [
         "version 1 (lstm) becomes the first champion: best of this run by validation loss (+1.50000)",
     ),
     (
+        Finding(
+            "other_horizon",
+            "promoted",
+            "3",
+            "lstm",
+            {"by": "validation loss", "score": 1.5, "champion": "2", "before": 1, "horizon": 5},
+        ),
+        "version 3 (lstm) becomes champion, best of this run by validation loss (+1.50000): "
+        "label.horizon is 5, and champion version 2 was made for 1",
+    ),
+    (
         Finding("stays", "kept", "1", "lstm"),
         "version 1 (lstm) stays champion: this run made it again",
     ),

@@ -4,6 +4,7 @@ import sys
 import threading
 from datetime import UTC, date, datetime, timedelta, timezone
 
+import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from pitwise.registry.prediction_log import (
     PREDICTIONS,
     REQUESTS,
     append,
+    forecasts_of,
     insert_requests,
     open_log,
     session_after,
@@ -66,7 +68,7 @@ def test_the_file_is_made_with_its_folders(tmp_path):
 def test_predictions_are_logged_as_they_were_made(log):
     assert append(log, predictions()) == 2
     table = logged(log)
-    later = ["request_id", "caller", "latency_ms", "role", "state"]
+    later = ["request_id", "caller", "latency_ms", "role", "state", "horizon", "score", "scale"]
     assert table[later].isna().all(axis=None)
     table = table.drop(columns=later)
     made = predictions().drop(columns="not_logged")
@@ -160,6 +162,8 @@ def test_a_log_of_0_2_gets_its_columns_and_keeps_its_forecasts(url):
     assert append(log, predictions().assign(role="champion", request_id="r", state=2**60)) == 1
     assert logged(log)["request_id"].tolist() == [None, "r"]
     assert logged(log)["state"].tolist()[1] == 2**60
+    assert logged(log)[["horizon", "score", "scale"]].isna().all(axis=None)
+    assert sorted(forecasts_of(log, "1")["score"]) == [-0.1 / 3, 0.01]
     with log.connect() as connection:
         seen = sa.select(PREDICTIONS.c.symbol).where(FROM_CHAMPION).order_by("symbol")
         assert connection.execute(seen).scalars().all() == ["A", "B"]
@@ -244,6 +248,16 @@ def request(**changed) -> dict:
     return row | {"as_of": datetime(2024, 1, 2, 21, tzinfo=UTC)} | changed
 
 
+def test_a_scale_that_is_not_known_is_null_and_a_score_ranks(log):
+    made = predictions().assign(horizon=5, score=[3.0, -1.0], scale=[0.02, np.nan])
+    append(log, made)
+    with log.connect() as connection:
+        known = sa.select(PREDICTIONS.c.symbol).where(PREDICTIONS.c.scale.is_not(None))
+        assert connection.execute(known).scalars().all() == ["A"]
+    assert logged(log)["horizon"].tolist() == [5, 5]
+    assert forecasts_of(log, "1").set_index("symbol")["score"].to_dict() == {"A": 3.0, "B": -1.0}
+
+
 def test_requests_are_kept_as_they_were_and_once(log):
     asked = [request(), request(request_id="s", as_of=None, n=0, windows="")]
     insert_requests(log, asked)
@@ -300,3 +314,8 @@ def test_a_url_that_opens_no_log_is_one_clear_message(tmp_path, url):
 )
 def test_a_forecast_is_for_the_next_session(close, session):
     assert session_after(datetime.fromisoformat(close).replace(tzinfo=UTC)) == session
+
+
+def test_a_forecast_over_five_sessions_is_for_the_fifth_after():
+    friday = datetime(2024, 1, 12, 21, tzinfo=UTC)  # Monday is no session
+    assert session_after(friday, 5) == date(2024, 1, 22)

@@ -73,17 +73,21 @@ MODEL = ModelInfo(
 
 
 def forecast_of(symbol: str, i: int, as_of: str, session: int) -> SymbolForecast:
-    """Symbol i of a market closed at 100 + i; its log return is i / 100, its p_up 0.5 + i / 1000."""
+    """Symbol i of a market closed at 100 + i; its log return is i / 100, its p_up 0.5 + i / 1000, its
+    score -i, its scale 0.02."""
     return SymbolForecast(
         symbol,
         as_of,
         "2013-11-04",
-        session,
+        horizon=1,
+        session=session,
         missing=0,
         last_close=100.0 + i,
+        score=-float(i),
         log_return=i / 100,
         price=(100 + i) * math.exp(i / 100),
         p_up=0.5 + i / 1000,
+        scale=0.02,
         window_hash="0" * 16,
         provisional=False,
         unusual=None,
@@ -205,11 +209,14 @@ def past_forecast(symbol: str, day: str, log_return: float, realised: float | No
         symbol=symbol,
         as_of=FRIDAY,
         for_session=day,
+        horizon=1,
         model_version="6",
         window_hash="0" * 16,
         price=100 * math.exp(log_return),
+        score=-log_return,
         log_return=log_return,
         p_up=0.5 + log_return,
+        scale=None,
         served_at="2013-11-01T22:00:00Z",
         matured=realised is not None,
         realised=realised,

@@ -23,10 +23,12 @@ def onnx_model(
     features: int = len(FEATURES),
     of_batch: bool = False,
     keepdims: int = 0,
+    spread: float | None = None,
 ) -> onnx.ModelProto:
     """log_return = scale * tanh(m / 1e6), p_up = sigmoid(m / 1e6) + offset, m: the window's mean.
 
-    With `of_batch` the batch's mean log_return is taken off each.
+    With `of_batch` the batch's mean log_return is taken off each. With `spread` all outputs: score
+    = m / 1e6, scale = spread, p_up = sigmoid(log_return / spread) + offset.
     """
     windows, log_return, p_up = names
 
@@ -37,27 +39,37 @@ def onnx_model(
         helper.make_node("ReduceMean", [windows, "axes"], ["mean"], keepdims=keepdims),
         helper.make_node("Mul", ["mean", "millionth"], ["small"]),
         helper.make_node("Tanh", ["small"], ["tanh"]),
-        helper.make_node("Mul", ["tanh", "scale"], ["scaled"]),
+        helper.make_node("Mul", ["tanh", "factor"], ["scaled"]),
         helper.make_node("ReduceMean", ["scaled", "first_axis"], ["of_all"], keepdims=1),
         helper.make_node("Mul", ["of_all", "taken_off"], ["off"]),
         helper.make_node("Sub", ["scaled", "off"], [log_return]),
-        helper.make_node("Sigmoid", ["small"], ["sigmoid"]),
+        helper.make_node("Sigmoid", ["small" if spread is None else "ratio"], ["sigmoid"]),
         helper.make_node("Add", ["sigmoid", "offset"], [p_up]),
     ]
     constants = [
         numpy_helper.from_array(np.array([1, 2], "int64"), "axes"),
         numpy_helper.from_array(np.array([0], "int64"), "first_axis"),
         number("millionth", 1e-6),
-        number("scale", scale),
+        number("factor", scale),
         number("taken_off", float(of_batch)),
         number("offset", p_up_offset),
     ]
+    outputs = [log_return, p_up]
+    if spread is not None:
+        nodes[-2:-2] = [
+            helper.make_node("Identity", ["small"], ["score"]),
+            helper.make_node("Div", [log_return, "spread"], ["ratio"]),
+            helper.make_node("Sub", ["small", "small"], ["zero"]),
+            helper.make_node("Add", ["zero", "spread"], ["scale"]),
+        ]
+        outputs += ["score", "scale"]
+        constants.append(number("spread", spread))
     shape = ["batch"] + [1, 1] * keepdims
     graph = helper.make_graph(
         nodes,
         "by_hand",
         [helper.make_tensor_value_info(windows, TensorProto.FLOAT, ["batch", window, features])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in (log_return, p_up)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs],
         constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

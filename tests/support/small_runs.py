@@ -31,7 +31,7 @@ from training.dataset import DatasetParams, build
 from training.evaluate import EvaluateParams
 from training.models.export import export_onnx
 from training.models.fit import Fit, TrainParams, fit, fit_scaling
-from training.models.forecaster import AnnParams, Forecaster, LstmParams
+from training.models.forecaster import AnnParams, Forecaster, GradientBoostingParams, LstmParams
 from training.models.windows import WindowDataset
 
 WITHOUT_TORCH = """
@@ -53,13 +53,15 @@ threadpool_limits(1, user_api="openmp")
 PROJECT = Path(__file__).resolve().parents[2]
 SPLIT = {"validation_fraction": 0.15, "test_fraction": 0.2, "embargo_sessions": 2}
 BODIES = {
-    "ann": AnnParams(hidden=(32, 16), dropout=(0.1, 0.1)),
-    "lstm": LstmParams(hidden=(16, 8), dropout=(0.1, 0.1), dense=8),
+    "gradient_boosting": GradientBoostingParams(
+        inputs="selected", iterations=40, learning_rate=0.1, max_leaf_nodes=8, rows_per_leaf=40, l2=1.0
+    ),
+    "ann": AnnParams(inputs="selected", hidden=(32, 16), dropout=(0.1, 0.1)),
+    "lstm": LstmParams(inputs="selected", hidden=(16, 8), dropout=(0.1, 0.1), dense=8, skip=True),
 }
 EVALUATION = {
     "bootstrap_samples": 200,
     "bootstrap_seed": 0,
-    "gradient_boosting": {"iterations": 50, "learning_rate": 0.1, "max_leaf_nodes": 8, "seed": 0},
 }
 
 
@@ -106,7 +108,7 @@ def windows_of(rows: pd.DataFrame, features: Sequence[str] = FEATURES) -> Served
 
 
 def at_ends(rows: pd.DataFrame, ends: np.ndarray, features: Sequence[str] = FEATURES) -> WindowDataset:
-    return WindowDataset(windows_of(rows, features), rows["label"].to_numpy(), ends, WINDOW)
+    return WindowDataset(windows_of(rows, features), rows, ends, WINDOW)
 
 
 def part(rows: pd.DataFrame, name: str) -> WindowDataset:
@@ -114,7 +116,7 @@ def part(rows: pd.DataFrame, name: str) -> WindowDataset:
 
 
 def all_windows(dataset: WindowDataset) -> torch.Tensor:
-    return dataset[list(range(len(dataset)))][0]
+    return dataset[list(range(len(dataset)))].windows
 
 
 def known_at_their_close(daily: pd.DataFrame) -> pd.DataFrame:
@@ -133,13 +135,16 @@ def sealed_at_their_close(bars: pd.DataFrame) -> pd.DataFrame:
 def train_params(**changed) -> TrainParams:
     settings = {
         "seed": 1,
+        "label": "return",
         "batch_size": 64,
         "learning_rate": 0.005,
         "weight_decay": 0.0,
         "return_weight": 1.0,
         "direction_weight": 1.0,
+        "passes": 1000,
         "max_batches": 240,
         "batches_per_check": 40,
+        "average": None,
         "patience": 3,
     }
     return TrainParams(**settings | changed)
@@ -152,7 +157,7 @@ def small_model(kind: str, seed: int = 1) -> Forecaster:
 
 def small_fit(kind: str, rows: pd.DataFrame, seed: int = 1, **changed) -> Fit:
     build = partial(small_model, kind, seed)
-    return fit(build, part(rows, "train"), part(rows, "validation"), train_params(**changed))
+    return fit(build, part(rows, "train"), part(rows, "validation"), train_params(seed=seed, **changed))
 
 
 def evaluate_params() -> EvaluateParams:

@@ -37,6 +37,12 @@ REGISTRY = RegistryParams(tracking_uri="sqlite:///mlflow.db", model="pitwise")
 BROKEN = {
     "nan": (onnx_model(scale=float("nan")), contract(), "forecasts a NaN or an infinity for S000"),
     "p_up": (onnx_model(p_up_offset=2.0), contract(), "a p_up outside 0 to 1 for S000"),
+    "scale": (onnx_model(spread=-0.02), contract(), "a scale that is not above 0 for S000"),
+    "apart": (
+        onnx_model(spread=0.02, p_up_offset=0.001),
+        contract(),
+        "a p_up that is not that of its log_return and scale for S000",
+    ),
     "huge": (onnx_model(scale=9.0), contract(), "a log_return beyond 1 for S00"),
     "batch": (onnx_model(of_batch=True), contract(), "S000 depends on the batch, by "),
     "input": (onnx_model(names=("x", "log_return", "p_up")), contract(), "its inputs are {'x'"),

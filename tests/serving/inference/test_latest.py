@@ -2,12 +2,14 @@
 
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from support.answered import logged
 from support.models_by_hand import contract, make_champion, onnx_model, register, registry
 
 from feature_repo import publish
+from pitwise.bars.calendar import next_session, session_day
 from pitwise.errors import StoreError
 from pitwise.features.errors import NonFiniteWindowError
 from pitwise.registry.model import RegistryParams
@@ -23,12 +25,14 @@ SYMBOLS = [f"S{i:03d}" for i in range(5)]
 
 @pytest.fixture
 def workspace(published, tmp_path) -> Workspace:
-    """Version 1 is champion; version 2 forecasts twice as much, version 3 a NaN."""
+    """Version 1 is champion; version 2 forecasts twice as much, version 3 a NaN, version 4 as version 2
+    with a score and a scale, of five sessions."""
     workspace = Workspace(shutil.copytree(published.root, tmp_path / "workspace"))
     publish.main(workspace)  # Feast's registry knows absolute paths
     register(workspace, onnx_model(0.01), contract())
     register(workspace, onnx_model(0.02), contract())
     register(workspace, onnx_model(float("nan")), contract())
+    register(workspace, onnx_model(0.02, spread=0.01), contract(horizon=5))
     make_champion(workspace, "1")
     return workspace
 
@@ -64,6 +68,27 @@ def test_the_challengers_forecasts_stand_beside_the_champions(workspace, capsys)
     assert "5 forecasts by version 2, the challenger, logged beside them" in capsys.readouterr().out
     evening(workspace)
     assert len(log_of(workspace)) == 10
+
+
+def test_each_forecast_is_for_the_session_that_its_model_looks_ahead_to(workspace):
+    make_champion(workspace, "4")
+    challenger(workspace, "1")
+    shown = evening(workspace)
+    last = session_day(shown["as_of"].iloc[0])
+    assert set(shown["for_session"]) == {next_session(last, 5).date()}
+    assert set(shown["horizon"]) == {5}
+    p_up = 1 / (1 + np.exp(-shown["log_return"] / 0.01))
+    np.testing.assert_allclose(shown["p_up"], p_up, rtol=1e-6)
+    np.testing.assert_allclose(0.02 * np.tanh(shown["score"]), shown["log_return"], rtol=1e-6)
+    rows = log_of(workspace)
+    sides = {role: part.set_index("symbol") for role, part in rows.groupby("role")}
+    ours, theirs = sides["champion"], sides["shadow"]
+    assert set(theirs["for_session"]) == {next_session(last).date()}
+    assert ours["horizon"].tolist() == [5] * 5
+    assert theirs["horizon"].tolist() == [1] * 5
+    assert ours["scale"].to_numpy() == pytest.approx(0.01)
+    assert theirs["scale"].isna().all()
+    assert theirs["score"].tolist() == theirs["log_return"].tolist()
 
 
 @pytest.mark.parametrize("alias", [None, "1"])

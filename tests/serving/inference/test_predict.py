@@ -163,12 +163,14 @@ def test_forecasts_as_a_frame_are_the_same(predictor, last_windows):
     symbols, _, instants = last_windows
     forecasts = predictor.forecast([*symbols, "NOSUCH"])
     frame = forecasts.frame()
-    columns = ["symbol", "as_of", "log_return", "price", "p_up", "model_version", "window_hash"]
-    assert list(frame) == columns
+    assert list(frame) == [
+        *("symbol", "as_of", "horizon", "score", "log_return", "price", "p_up", "scale"),
+        *("model_version", "window_hash"),
+    ]
     assert (frame["as_of"] == instants).all()
     assert str(frame["as_of"].dt.tz) == "UTC"
     assert (frame["model_version"] == "1").all()
-    for name in ("log_return", "price", "p_up", "window_hash"):
+    for name in ("score", "log_return", "price", "p_up", "window_hash"):
         assert frame[name].tolist() == list(getattr(forecasts, name))
 
 

@@ -85,12 +85,36 @@ def log(url: str, symbol: str, day: str, minutes: int = 30, **changed) -> None:
 
 
 def test_a_forecast_is_shown_as_it_was_served(history, url):
-    log(url, "A", "2024-05-30", p_up=0.6, log_return=-0.1 / 3)
+    log(url, "A", "2024-05-30", p_up=0.6, log_return=-0.1 / 3, score=7.0, scale=0.02, horizon=1)
     (past,) = history.of("A", None, None, 10)
+    assert (past.horizon, past.score, past.scale) == (1, 7.0, 0.02)
     assert (past.symbol, past.as_of, past.for_session) == ("A", "2024-05-30T20:00:00Z", "2024-05-31")
     assert (past.model_version, past.window_hash) == ("1", "0f")
     assert (past.price, past.log_return, past.p_up) == (101.0, -0.1 / 3, 0.6)
     assert past.served_at == "2024-05-30T20:30:00Z"
+
+
+def test_what_an_earlier_version_has_logged_is_of_one_session_and_ranks_by_the_log_return(history, url):
+    log(url, "A", "2024-05-30")
+    (past,) = history.of("A", None, None, 10)
+    assert (past.horizon, past.score, past.scale) == (1, 0.01, None)
+
+
+def test_an_outcome_some_sessions_ahead_wants_a_bar_in_each_of_them(history, url):
+    for symbol in "ABC":
+        for day in DAYS:
+            log(url, symbol, day, horizon=3, for_session=session_after(close_of(day), 3))
+    found = {
+        (symbol, past.as_of[:10]): (past.for_session, past.realised)
+        for symbol in "ABC"
+        for past in history.of(symbol, None, None, 100)
+        if past.matured
+    }
+    assert found == {
+        ("A", "2024-05-28"): ("2024-05-31", pytest.approx(math.log(102.0 / 100.0))),  # over the split
+        ("A", "2024-05-29"): ("2024-06-03", pytest.approx(math.log(104.0 / 102.0))),
+        ("A", "2024-05-30"): ("2024-06-04", pytest.approx(math.log(103.0 / 101.0))),
+    }  # B has its spin-off within, C lacks Friday
 
 
 def test_outcomes_are_those_of_the_training_labels(history, url):

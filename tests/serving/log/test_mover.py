@@ -62,6 +62,9 @@ def test_answers_are_in_the_log_as_they_were_sent(mover, root, url):
         "latency_ms": 1.5,
         "role": "champion",
         "state": 2**60,
+        "horizon": 1,
+        "score": 2.5,
+        "scale": 0.02,
     }
     assert second["as_of"] == pd.Timestamp("2024-01-12 21:00", tz="UTC")
     assert second["served_at"] == RECEIVED + timedelta(milliseconds=1.5)

@@ -59,9 +59,12 @@ def test_an_answer_is_in_a_file_when_it_is_recorded(log, folder):
         "as_of": "2024-01-11T21:00:00Z",
         "window_hash": "0f",
         "for_session": "2024-01-16",
+        "horizon": 1,
+        "score": 2.5,
         "log_return": 1 / 300,
         "price": 100.1,
         "p_up": 0.5,
+        "scale": 0.02,
     }
     assert log.pending == 1
 

@@ -39,6 +39,7 @@ class Market:
         self.marks = Marks({"A": (FRIDAY, True), "B": (THURSDAY, True)}, {"B": "split"})
         self.asked: list[list[str]] = []
         self.looked_up: list[list[str]] = []
+        self.horizon = 1
         self.faults: dict[str, Exception] = {}
         self.store_fault: Exception | None = None
         self.daily_fault: Exception | None = None
@@ -80,12 +81,15 @@ class Market:
         close = np.array([self.rows[symbol][0] for symbol in found])
         return Forecasts(
             version,
+            self.horizon,
             found,
             np.array([self.rows[symbol][1] for symbol in found], "datetime64[us]"),
             close,
+            -close,
             close / 1000,
             close * np.exp(close / 1000),
             0.5 + close / 1000,
+            np.where(close > 10, np.nan, 0.02),
             [f"{symbol}{close}" for symbol, close in zip(found, close, strict=True)],
             [symbol for symbol in symbols if symbol not in self.rows],
         )
@@ -137,6 +141,11 @@ def test_a_whole_market(market, publisher, tmp_path):
     assert (c.as_of, c.for_session) == ("2013-10-31T20:00:00Z", "2013-11-01")
     assert (a.session, c.session) == (state.newest, state.newest - 1)
     assert (a.last_close, a.log_return, a.p_up, a.window_hash) == (10.0, 0.01, 0.51, "A10.0")
+    assert (a.horizon, a.score, a.scale, b.scale) == (1, -10.0, 0.02, None)
+    market.horizon = 5
+    ahead = publisher.publish(predictor_of(market), None).forecasts
+    assert (ahead["A"].horizon, ahead["A"].for_session) == (5, "2013-11-08")
+    assert (ahead["C"].horizon, ahead["C"].for_session) == (5, "2013-11-07")
     assert a.price == pytest.approx(10 * np.exp(0.01))
     assert [f.missing for f in (a, b, c)] == [0, 0, 2]
     assert [f.unusual for f in (a, b, c)] == [True, None, None]
