@@ -4,9 +4,9 @@
     python benchmarks/backtest.py peer/bin/python
 
 vectorbt wants newer libraries than ours, so it has an environment of its own, and takes the arrays from
-a file. Times are the best of three, its compilation left out; both pay 10 bp of what is traded, and the
-equities have to agree to 1e-8. Without a peer ours is timed alone, with impact and borrow too; so are
-the portfolios of 500 symbols.
+a file. Times are the best of three, in seconds of the processor, its compilation left out; both pay
+10 bp of what is traded, and the equities have to agree to 1e-8. Without a peer ours is timed alone, with
+impact and borrow too; so are the portfolios of 500 symbols.
 """
 
 import subprocess
@@ -43,9 +43,9 @@ def run():
 run()
 times = []
 for _ in range(3):
-    start = time.perf_counter()
+    start = time.process_time()
     equity = run()
-    times.append(time.perf_counter() - start)
+    times.append(time.process_time() - start)
 np.savez(sys.argv[2], equity=equity, seconds=min(times), version=vbt.__version__)
 """
 
@@ -53,9 +53,9 @@ np.savez(sys.argv[2], equity=equity, seconds=min(times), version=vbt.__version__
 def best(run: Callable[[], object]) -> float:
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
 
 

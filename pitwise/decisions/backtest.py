@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from pitwise.decisions.portfolios import around_halts
 from pitwise.decisions.prices import Array, Prices, last_known
 from pitwise.errors import DataError
 from pitwise.stage import Params
@@ -95,8 +96,9 @@ def backtest(
     In each session, in this order: splits and distributions reach what was held overnight; what is
     delisted is closed; the target of the session before is traded, as dollars of the equity at the
     prices traded at; shorts pay for the night. A symbol without a bar or without volume is not traded,
-    and keeps its shares: its target is not made up for later, unless a later target says so. Costs come
-    out of the cash, which may be below zero by as much until the next target.
+    and keeps its shares, see `portfolios.around_halts`: its target is not made up for later, unless a
+    later target says so. Costs come out of the cash, which may be below zero by as much until the next
+    target.
 
     Args:
         targets: (n_sessions, n_symbols) weights decided at each session's close, as shares of the
@@ -148,7 +150,8 @@ def backtest(
                 raise DataError(
                     f"{prices.sessions[i]:%Y-%m-%d}: the capital is lost. Lower the exposure."
                 )
-            wanted = np.where(can, targets[i - 1] * total / np.where(can, price, 1.0), held)
+            weights = around_halts(targets[i - 1], held * price / total, can)
+            wanted = np.where(can, weights * total / np.where(can, price, 1.0), held)
             bought = (wanted - held) * price
             dollars = np.abs(bought)
             traded[i] = dollars.sum()

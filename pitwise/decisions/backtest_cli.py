@@ -22,7 +22,6 @@ SHOWN = {
     "max_drawdown": ("fall", ".1%"),
     "turnover": ("turnover", ".1%"),
     "cost_bp": ("cost bp", ".0f"),
-    "psr": ("PSR", ".2f"),
     "dsr": ("DSR", ".2f"),
 }
 """Measures of the table, each with its heading and its format; the document has all."""
@@ -36,13 +35,13 @@ def backtest(
 ) -> None:
     """Trade the walk-forward's forecasts, after costs, beside equal weight and chance.
 
-    It writes metrics/backtest.json, as `dvc repro walk_forward/dvc.yaml:backtest`
-    does, by section backtest of params.yaml. The walk-forward has to be there.
+    It writes metrics/backtest.json and reports/tear_sheet.html, as `dvc repro
+    walk_forward/dvc.yaml:backtest` does, by section backtest of params.yaml. The
+    walk-forward has to be there.
 
     Example: pitwise backtest
     """
-    from pitwise.decisions.backtest_stage import REPORT, report
-    from pitwise.workspace import write_json
+    from pitwise.decisions.backtest_stage import PAGE, write
 
     workspace = Workspace(Path.cwd())
     if not workspace.walk_forward_forecasts.is_file():
@@ -50,12 +49,12 @@ def backtest(
             f"{workspace.walk_forward_forecasts}: there are no forecasts to trade. "
             "Make them: `dvc repro walk_forward/dvc.yaml:evaluate_walk_forward`."
         )
-    document = report(workspace)
-    write_json(document, workspace.path(REPORT))
+    document = write(workspace)
     if as_json:
         print(json.dumps(document, indent=2, allow_nan=False))
     else:
         _show(document)
+        print(f"the tear sheet: {PAGE}")
 
 
 @app.command()
@@ -75,18 +74,20 @@ def rebalance(
     from pitwise.decisions.backtest_stage import read_prices
     from pitwise.decisions.rebalance import read_holdings
     from pitwise.decisions.rebalance import rebalance as orders_of
-    from pitwise.decisions.strategies import BacktestParams, read_sectors
+    from pitwise.decisions.strategies import BacktestParams, sectors_of
     from pitwise.stage import load_params
+    from pitwise.universe import read_sectors
     from pitwise.workspace import read_parquet, replacing
 
     workspace = Workspace(Path.cwd())
     params = load_params(workspace, "backtest", BacktestParams)
     held = read_holdings(holdings.expanduser())
     prices = read_prices(workspace)
-    latest = read_parquet(workspace.latest_predictions, ["symbol", "log_return"])
-    sectors = read_sectors(workspace.path(params.sectors) if params.sectors else None, prices.symbols)
-    said = latest.set_index(latest["symbol"].astype(str))["log_return"]
-    orders = orders_of(prices, said, held, cash, strategy, params, sectors)
+    latest = read_parquet(workspace.latest_predictions)
+    said = latest.set_index(latest["symbol"].astype(str))
+    sectors = sectors_of(read_sectors(workspace), prices)
+    sector = None if sectors is None else sectors[-1]
+    orders = orders_of(prices, said, held, cash, strategy, params, sector)
     with replacing(out.expanduser().absolute()) as path:
         orders.to_csv(path, index=False, float_format="%.6g")
     print(
@@ -107,7 +108,7 @@ def _show(document: dict[str, Any]) -> None:
         f"{setup['n_sessions']:,} sessions, {setup['first_session']} to {setup['last_session']}; "
         f"decided at the close, traded at the next {setup['trade_at']}, after costs"
     )
-    table = Table(box=SIMPLE, pad_edge=False)
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("portfolio", no_wrap=True)
     for heading, _ in SHOWN.values():
         table.add_column(heading, justify="right", no_wrap=True)
@@ -118,15 +119,16 @@ def _show(document: dict[str, Any]) -> None:
                 name, *("-" if value is None else format(value, form) for value, form in cells)
             )
     console.print(table)
-    claims = Table(box=SIMPLE, pad_edge=False)
-    for heading in ("claim", "claimed", "measured", "95%"):
+    claims = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("claim", "claimed", "measured", "95%", "short by"):
         claims.add_column(heading, justify="left" if heading == "claim" else "right", no_wrap=True)
     for name, claim in document["claims"].items():
-        value, ci95 = claim["value"], claim["ci95"]
+        value, ci95, short = claim["value"], claim["ci95"], claim.get("short_by")
         claims.add_row(
             name,
             f"{claim['claimed']:.4g}",
             "-" if value is None else f"{value:.4g}",
             "-" if ci95 is None else f"{ci95[0]:.4g} to {ci95[1]:.4g}",
+            "-" if short is None else f"{short:.4g}",
         )
     console.print(claims)

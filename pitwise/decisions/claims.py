@@ -32,7 +32,7 @@ CLAIMS = {
         "of returns open to open above a round trip's cost, the share with a probability above half",
     ),
     "analysis_time": Claim(
-        0.90, "1 - symbols that the top-k portfolio buys or sells in a session / symbols forecast"
+        0.90, "1 - symbols that the top-k portfolio buys or sells at a decision / symbols forecast"
     ),
     "net_better": Claim(0.43, "1 - lstm's / ann's mean squared error of the log return"),
     "mape_lstm": Claim(9.6, "lstm: mean absolute error of the next close, in percent of it"),
@@ -114,7 +114,12 @@ def _change(ours: float, other: float) -> float:
 
 
 def of_forecasts(
-    tables: dict[str, pd.DataFrame], best: str, cost: float, samples: int, seed: int
+    tables: dict[str, pd.DataFrame],
+    best: str,
+    cost: float,
+    samples: int,
+    seed: int,
+    horizon: int = 1,
 ) -> dict[str, Measured]:
     """What forecasts alone say: errors of two nets, and opportunities that were called.
 
@@ -122,7 +127,15 @@ def of_forecasts(
         tables: by kind, forecasts of which seeds are averaged, see `evaluation.sessions`.
         best: the kind whose signals are judged.
         cost: of a round trip, as a share of what is bought.
+        horizon: sessions that the forecasts look ahead.
     """
+
+    def interval_of(sums: pd.DataFrame, figure) -> tuple[float, float, float]:
+        """A figure of sums by session, and its interval over blocks of sessions."""
+        values = sums.to_numpy(float)
+        low, high = interval(values, lambda drawn: np.array([figure(drawn)]), samples, seed, horizon)
+        return float(figure(values)), float(low[0]), float(high[0])
+
     found = {}
     sums = {
         kind: _errors(tables[kind]) for kind in dict.fromkeys(("lstm", "ann", best)) if kind in tables
@@ -130,7 +143,7 @@ def of_forecasts(
     no_change = _errors(tables[best].assign(log_return=0.0)).to_numpy()
     none = _mape(no_change)
     for kind, table in sums.items():
-        mape, r2 = _of(table, _mape, samples, seed), _of(table, _r2, samples, seed)
+        mape, r2 = interval_of(table, _mape), interval_of(table, _r2)
         if f"mape_{kind}" in CLAIMS:
             found[f"mape_{kind}"] = Measured(*mape, {"no_change": none})
             found[f"r2_{kind}"] = Measured(*r2, {"no_change": _r2(no_change)})
@@ -141,21 +154,23 @@ def of_forecasts(
             )
     if {"lstm", "ann"} <= set(sums):
         both = sums["lstm"].join(sums["ann"], rsuffix="_ann")
-        ratio = _of(both, lambda drawn: 1 - drawn[:, 2].sum() / drawn[:, 7].sum(), samples, seed)
+        ratio = interval_of(both, lambda drawn: 1 - drawn[:, 2].sum() / drawn[:, 7].sum())
         mapes = {f"mape_{kind}": _mape(sums[kind].to_numpy()) for kind in ("lstm", "ann")}
         found["net_better"] = Measured(*ratio, mapes)
     table = tables[best]
     table = table[table["label_open"].notna() & table["p_up"].notna()]
     if len(table):
         up, called = np.expm1(table["label_open"]) > cost, table["p_up"] > 0.5
-        counts = pd.DataFrame({"called": up & called, "up": up, "all": called, "n": 1})
+        paying = up & called & (np.expm1(table["log_return"]) > cost)
+        counts = pd.DataFrame({"called": up & called, "up": up, "all": called, "paying": paying, "n": 1})
         daily = counts.groupby(table["event_timestamp"]).sum()
-        recall = _of(daily, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum(), samples, seed)
+        recall = interval_of(daily, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum())
         total = daily.sum()
         found["buy_recall"] = Measured(
             *recall,
             {
                 "share_of_all_called": total["all"] / total["n"],
+                "expected_to_pay_its_cost": total["paying"] / total["up"],
                 "precision": total["called"] / total["all"] if total["all"] else np.nan,
                 "precision_of_all": total["up"] / total["n"],
                 "equal_weight": 1.0,
@@ -185,10 +200,3 @@ def _mape(sums: Array) -> float:
 def _r2(sums: Array) -> float:
     total = sums.sum(axis=0)
     return float(1 - total[2] / (total[4] - total[3] ** 2 / total[1]))
-
-
-def _of(sums: pd.DataFrame, figure, samples: int, seed: int) -> tuple[float, float, float]:
-    """A figure of sums by session, and its interval over blocks of sessions."""
-    values = sums.to_numpy(float)
-    low, high = interval(values, lambda drawn: np.array([figure(drawn)]), samples, seed)
-    return float(figure(values)), float(low[0]), float(high[0])

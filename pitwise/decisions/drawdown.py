@@ -54,6 +54,36 @@ def maximum_drawdown(returns: pd.Series) -> Drawdown:
     )
 
 
+def deepest(returns: pd.Series, n: int) -> pd.DataFrame:
+    """The deepest falls from one high to the next, the deepest first, at most n of them.
+
+    Args:
+        returns: simple ones, oldest first, by session.
+
+    Returns:
+        `depth` (below 0), `peak` (the session of the high; NaT where it is the start), `trough`,
+        `recovered` (NaT where it is not yet), `sessions` below the high, up to the recovery.
+    """
+    below = drawdowns(returns)
+    under = below.to_numpy() < 0
+    fall = np.cumsum(np.diff(under, prepend=False) & under)  # the number of the fall a session is in
+    days = below.index
+    rows = []
+    for _, at in pd.Series(np.arange(len(under)))[under].groupby(fall[under]):
+        first, last = at.iloc[0], at.iloc[-1]
+        rows.append(
+            {
+                "depth": below.iloc[first : last + 1].min(),
+                "peak": days[first - 1] if first else pd.NaT,
+                "trough": below.iloc[first : last + 1].idxmin(),
+                "recovered": days[last + 1] if last + 1 < len(days) else pd.NaT,
+                "sessions": len(at),
+            }
+        )
+    columns = ["depth", "peak", "trough", "recovered", "sessions"]
+    return pd.DataFrame(rows, columns=columns).sort_values("depth", ignore_index=True).head(n)
+
+
 def as_dict(found: Drawdown) -> dict[str, float | int | str | None]:
     """The same, for a document."""
     return asdict(found)

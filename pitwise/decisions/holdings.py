@@ -73,15 +73,27 @@ def read_weights(path: Path, close: pd.Series) -> tuple[pd.Series, float | None]
     for i in np.flatnonzero(~np.isfinite(amounts))[:1]:
         raise DataError(f"{path}: line {i + 2}: {kinds[0]} {table[kinds[0]].iloc[i]!r} is no number.")
     held = pd.Series(amounts, index=pd.Index(symbols, name="symbol"))
-    _check_symbols(held.index, close.index, str(path))
+    return weights_of(held, kinds[0], close, str(path))
+
+
+def weights_of(
+    held: pd.Series, kind: str, close: pd.Series, where: str
+) -> tuple[pd.Series, float | None]:
+    """Weights, and value, of amounts by symbol; see `read_weights`.
+
+    Args:
+        kind: of the amounts: weight or shares.
+        where: they stand, for messages.
+    """
+    _check_symbols(held.index, close.index, where)
     held = held[held != 0]
-    if kinds == ["weight"]:
-        return checked_weights(held, close.index, str(path)), None
+    if kind == "weight":
+        return checked_weights(held, close.index, where), None
     value = held * close[held.index]
     total = float(value.sum())
     if held.empty or total <= 0:
         raise DataError(
-            f"{path}: the holdings are worth {total:,.2f}; their risk needs a value above 0."
+            f"{where}: the holdings are worth {total:,.2f}; their risk needs a value above 0."
         )
     return value / total, total
 

@@ -12,7 +12,7 @@ import pandas as pd
 from pitwise.decisions.backtest import BASIS_POINT, SESSIONS_A_YEAR
 from pitwise.decisions.prices import Array
 from pitwise.evaluation.figures import block_length
-from pitwise.evaluation.luck import deflated_sharpe_ratio, probabilistic_sharpe_ratio, track
+from pitwise.evaluation.luck import expected_max_sharpe_ratio, probabilistic_sharpe_ratio, track
 from pitwise.extras import require
 
 COLUMNS = ["ret", "cost", "traded", "gross", "net"]
@@ -40,6 +40,11 @@ class Trials(NamedTuple):
     n: int
     variance: float
     """Of the tries' Sharpe ratios, a session's."""
+
+    @property
+    def best(self) -> float:
+        """The Sharpe ratio to be expected of the best of them, were none worth anything."""
+        return expected_max_sharpe_ratio(self.n, self.variance)
 
 
 def trials(sharpes: Sequence[float]) -> Trials:
@@ -93,18 +98,18 @@ def hit_rate(returns: Array) -> float:
     return float((returns[moved] > 0).mean()) if moved.any() else np.nan
 
 
-def measures(values: Array, tried: Trials) -> Array:
+def measures(values: Array, best: float = 0.0) -> Array:
     """(13,) the `MEASURES` of a track.
 
     Args:
         values: (n_sessions, 5) of a session: return, cost, dollars traded, exposure long and short
             together, and long less short, each as a share of the equity.
-        tried: what the deflated Sharpe ratio answers for.
+        best: the Sharpe ratio of a session that luck alone gives, see `Trials.best`.
 
     Returns:
         turnover: half of what is bought and sold, a session. cost_bp: basis points of the equity, a
-        year. hit_rate: see there. exposure, net_exposure: means. psr, dsr: see `evaluation.luck`. NaN
-        where there is none.
+        year. hit_rate: see there. exposure, net_exposure: means. psr, dsr: the probability that the true
+        Sharpe ratio is above 0, and above `best`. NaN where there is none.
     """
     returns, cost, traded, gross, net = values.T
     of = track(returns)
@@ -122,7 +127,7 @@ def measures(values: Array, tried: Trials) -> Array:
             gross.mean(),
             net.mean(),
             np.nan if of is None else probabilistic_sharpe_ratio(of),
-            np.nan if of is None else deflated_sharpe_ratio(of, tried.n, tried.variance),
+            np.nan if of is None else probabilistic_sharpe_ratio(of, best),
         ]
     )
 
@@ -139,14 +144,30 @@ def summary(sessions: pd.DataFrame, tried: Trials, samples: int, seed: int) -> d
     Raises:
         StoreError: the extra `evaluation` is not installed.
     """
-    values = sessions[COLUMNS].to_numpy(float)
-    found = measures(values, tried)
-    low, high = interval(values, lambda drawn: measures(drawn, tried), samples, seed)
-    return {name: stated(found[i], low[i], high[i]) for i, name in enumerate(MEASURES)}
+    best = tried.best
+    return _with_interval(
+        sessions[COLUMNS].to_numpy(float),
+        MEASURES,
+        lambda values: measures(values, best),
+        samples,
+        seed,
+    )
+
+
+def _with_interval(
+    values: Array,
+    names: Sequence[str],
+    figures: Callable[[Array], Array],
+    samples: int,
+    seed: int,
+) -> dict[str, dict]:
+    found = figures(values)
+    low, high = interval(values, figures, samples, seed)
+    return {name: stated(found[i], low[i], high[i]) for i, name in enumerate(names)}
 
 
 def interval(
-    values: Array, figure: Callable[[Array], Array], samples: int, seed: int
+    values: Array, figure: Callable[[Array], Array], samples: int, seed: int, horizon: int = 1
 ) -> tuple[Array, Array]:
     """The 2.5th and 97.5th percentile of figures of circular block bootstrap draws of the sessions.
 
@@ -157,11 +178,12 @@ def interval(
     Args:
         values: (n_sessions, n_columns).
         figure: of such an array; (n_figures,).
+        horizon: sessions that the labels behind the values look ahead.
     """
     require("evaluation", "the backtest")
     from arch.bootstrap import CircularBlockBootstrap
 
-    bootstrap = CircularBlockBootstrap(block_length(len(values), 1), values, seed=seed)
+    bootstrap = CircularBlockBootstrap(block_length(len(values), horizon), values, seed=seed)
     draws = bootstrap.apply(figure, samples)
     draws[~np.isfinite(draws)] = np.nan
     some = np.isfinite(draws).any(axis=0)
@@ -188,29 +210,47 @@ def stated(value: float, low: float, high: float) -> dict:
     }
 
 
-def break_even_bp(sessions: pd.DataFrame, other: pd.Series | float = 0.0) -> float | None:
-    """Basis points of each dollar bought or sold that leave no more than the other's return.
+def excess(
+    sessions: pd.DataFrame,
+    capital: float,
+    samples: int,
+    seed: int,
+    other: pd.Series | float = 0.0,
+) -> dict[str, dict]:
+    """What is earned above another's return, and what it bears, each with a 95% interval.
 
-    (mean of (return + cost - other's)) / mean of what is traded, all of the equity; below 0 where there
-    is nothing to leave, None where nothing is traded.
-    """
-    traded = sessions["traded"].mean()
-    gross = (sessions["ret"] + sessions["cost"] - other).mean()
-    return float(gross / traded / BASIS_POINT) if traded > 0 else None
-
-
-def capacity(sessions: pd.DataFrame, capital: float, other: pd.Series | float = 0.0) -> float | None:
-    """Dollars at which impact eats what is earned above the other's return.
-
-    Impact is a share of the equity that grows with the root of the capital, the trades being the same
-    shares of it: capital x ((mean return before impact - other's) / mean impact) ** 2.
+    Args:
+        sessions: see `backtest.Result.of_equity`.
+        capital: dollars that were traded with.
+        other: simple returns of the same sessions, costs out.
 
     Returns:
-        0 where nothing is left even without impact; None where there is no impact.
+        return: mean of a session's return less the other's, times 252.
+        break_even_bp: basis points of each dollar bought or sold that leave none of it: (mean return
+        before costs less the other's) / mean of what is traded; below 0 where there is nothing to leave,
+        None where nothing is traded.
+        capacity: dollars at which impact eats it. As a share of the equity impact grows with the root of
+        the capital, the trades being the same shares of it: capital x ((mean return before impact less
+        the other's) / mean impact) ** 2; 0 where nothing is left even without impact, None where there
+        is none.
     """
-    impact = sessions["impact"].mean()
-    left = (sessions["ret"] + sessions["impact"] - other).mean()
-    return float(capital * (max(left, 0.0) / impact) ** 2) if impact > 0 else None
+    columns = ["ret", "cost", "impact", "traded"]
+    values = sessions[columns].to_numpy(float)
+    values[:, 0] -= other
+
+    def figures(drawn: Array) -> Array:
+        above, cost, impact, traded = drawn.mean(axis=0)
+        share = max(above + impact, 0.0) / impact if impact > 0 else np.nan
+        return np.array(
+            [
+                above * SESSIONS_A_YEAR,
+                (above + cost) / traded / BASIS_POINT if traded > 0 else np.nan,
+                capital * share**2,
+            ]
+        )
+
+    names = ("return", "break_even_bp", "capacity")
+    return _with_interval(values, names, figures, samples, seed)
 
 
 def _over(figure: float, spread: float) -> float:

@@ -42,6 +42,9 @@ def top_k(scores: Array, k: int) -> Array:
     """The k largest scores, in equal parts; those that tie with the last share the places left.
 
     A NaN score is not held. Of fewer than k scores all are held, with 1 / k each.
+
+    Args:
+        scores: (n_symbols,), or (n_sessions, n_symbols) for each session's weights.
     """
     return _places(scores, k) / k
 
@@ -50,26 +53,26 @@ def long_short(scores: Array, k: int) -> Array:
     """Long the k largest scores and short the k smallest, half of the equity each: gross 1, net 0.
 
     All cash where there are fewer than 2 k scores, or where all are the same.
+
+    Args:
+        scores: see `top_k`.
     """
-    if np.isfinite(scores).sum() < 2 * k:
-        return np.zeros(len(scores))
-    return (_places(scores, k) - _places(-scores, k)) / (2 * k)
+    enough = np.isfinite(scores).sum(axis=-1, keepdims=True) >= 2 * k
+    return np.where(enough, (_places(scores, k) - _places(-scores, k)) / (2 * k), 0.0)
 
 
 def _places(scores: Array, k: int) -> Array:
-    """1 for what is among the k largest, a share of it for what ties with the last."""
+    """1 for what is among the k largest of its row, a share of it for what ties with the last."""
     if k < 1:
         raise DataError(f"a portfolio of {k} symbols: hold 1 or more.")
     known = np.isfinite(scores)
-    result = np.zeros(len(scores))
-    if known.sum() <= k:
-        result[known] = 1.0
-        return result
-    last = np.partition(scores[known], -k)[-k]
-    above, equal = known & (scores > last), known & (scores == last)
-    result[above] = 1.0
-    result[equal] = (k - above.sum()) / equal.sum()
-    return result
+    if scores.shape[-1] < k:
+        return known.astype(float)
+    filled = np.where(known, scores, -np.inf)
+    last = np.partition(filled, -k, axis=-1)[..., [-k]]
+    above, equal = filled > last, known & (filled == last)
+    left = k - above.sum(axis=-1, keepdims=True)
+    return above + equal * left / np.maximum(equal.sum(axis=-1, keepdims=True), 1)
 
 
 def shrunk_covariance(returns: Array) -> Array:
@@ -205,11 +208,26 @@ def _inverse_variance(covariance: Array, part: Array) -> float:
     return float(weights @ block @ weights)
 
 
+def around_halts(weights: Array, held: Array, can: Array) -> Array:
+    """The weights where what cannot be traded stays as it is, so that its weight buys nothing else.
+
+    Where the others and what stays are more than all that is wanted, the others are cut in proportion.
+
+    Args:
+        held: (n_symbols,) weights before.
+        can: (n_symbols,) bool, what can be traded.
+    """
+    gross = np.abs(weights[can]).sum()
+    room = max(np.abs(weights).sum() - np.abs(held[~can]).sum(), 0.0)
+    cut = room / gross if gross > room else 1.0
+    return np.where(can, cut * weights, held)
+
+
 def within(
     weights: Array,
     limits: Limits,
     held: Array | None = None,
-    sectors: Sequence[str | None] | None = None,
+    sectors: Sequence[str] | Array | None = None,
 ) -> Array:
     """The weights, cut down to the limits; what is cut stays cash.
 
@@ -219,15 +237,15 @@ def within(
 
     Args:
         held: (n_symbols,) weights before.
-        sectors: (n_symbols,) names, None for none; without them there is no limit by sector.
+        sectors: (n_symbols,) names, "" for none; without them there is no limit by sector.
     """
     result = np.clip(weights, -limits.position, limits.position)
     if sectors is not None:
-        names = np.array([name or "" for name in sectors])
-        for name in set(names) - {""}:
-            gross = np.abs(result[names == name]).sum()
-            if gross > limits.sector:
-                result[names == name] *= limits.sector / gross
+        names, at = np.unique(np.asarray(sectors, dtype=str), return_inverse=True)
+        gross = np.bincount(at, np.abs(result))
+        share = limits.sector / np.maximum(gross, limits.sector)
+        share[names == ""] = 1.0
+        result *= share[at]
     gross = np.abs(result).sum()
     if gross > 1 - limits.cash:
         result *= (1 - limits.cash) / gross

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pitwise.decisions.backtest import BASIS_POINT, Costs
-from pitwise.decisions.portfolios import equal_weight, within
+from pitwise.decisions.portfolios import around_halts, equal_weight, within
 from pitwise.decisions.prices import Array, Prices, last_known
 from pitwise.decisions.strategies import ALLOCATED, RANKED, BacktestParams, allocate
 from pitwise.errors import DataError
@@ -38,21 +38,24 @@ def read_holdings(path: Path) -> pd.Series:
 
 def target(
     prices: Prices,
+    scores: Array,
     expected: Array,
     strategy: str,
     params: BacktestParams,
     held: Array,
-    sectors: list[str | None] | None,
+    sectors: Array | None,
 ) -> Array:
     """(n_symbols,) weights for the session after the last.
 
     Args:
-        expected: (n_symbols,) log return that is forecast, NaN without a forecast.
+        scores: (n_symbols,) what ranks them, NaN without a forecast.
+        expected: (n_symbols,) simple return of a session that is forecast.
         held: (n_symbols,) weights now.
+        sectors: (n_symbols,) see `portfolios.within`.
     """
     has_bar = np.isfinite(prices.close[-1])
     if strategy in RANKED:
-        wanted = RANKED[strategy](np.where(has_bar, expected, np.nan), params.k)
+        wanted = RANKED[strategy](np.where(has_bar, scores, np.nan), params.k)
     elif strategy in ALLOCATED:
         window = prices.total_returns()[-params.covariance_sessions :]
         usable = np.isfinite(window).all(axis=0) & has_bar & (window.std(axis=0) > 0)
@@ -64,7 +67,7 @@ def target(
                 f"{params.covariance_sessions} sessions; it needs 2. Lower backtest.covariance_sessions."
             )
         wanted = np.zeros(len(expected))
-        wanted[usable] = allocate(strategy, window[:, usable], np.expm1(expected[usable]), params)
+        wanted[usable] = allocate(strategy, window[:, usable], expected[usable], params)
     else:
         wanted = equal_weight(has_bar)
     return within(wanted, params.limits, held, sectors)
@@ -72,20 +75,22 @@ def target(
 
 def rebalance(
     prices: Prices,
-    forecasts: pd.Series,
+    forecasts: pd.DataFrame,
     holdings: pd.Series,
     cash: float,
     strategy: str,
     params: BacktestParams,
-    sectors: list[str | None] | None = None,
+    sectors: Array | None = None,
 ) -> pd.DataFrame:
     """The orders, in whole shares at the last close; the target is rounded towards 0.
 
     Args:
         prices: up to the session whose close decides.
-        forecasts: log return by symbol.
+        forecasts: by symbol, log_return; and where it is there score, which ranks them, and horizon, the
+            sessions that the log return is over.
         holdings: shares by symbol, negative short.
         cash: dollars beside them.
+        sectors: (n_symbols of the prices,) see `portfolios.within`.
 
     Returns:
         a row an order, the largest first: symbol, side, shares, price, dollars; before and after, the
@@ -104,10 +109,15 @@ def rebalance(
     total = float(cash + (shares * np.nan_to_num(close)).sum())
     if not total > 0:
         raise DataError(f"holdings and cash are worth {total:,.2f} dollars: there is nothing to invest.")
-    expected = forecasts.reindex(prices.symbols).to_numpy(float)
+    said = forecasts.reindex(prices.symbols)
+    expected = said["log_return"].to_numpy(float)
+    scores = said["score"].to_numpy(float) if "score" in said else expected
+    horizon = said["horizon"].to_numpy(float) if "horizon" in said else 1.0
     before = shares * np.nan_to_num(close) / total
-    wanted = target(prices, expected, strategy, params, before, sectors)
-    has_bar = np.isfinite(prices.close[-1])  # what is halted cannot be traded
+    a_session = np.expm1(expected / horizon)
+    wanted = target(prices, scores, a_session, strategy, params, before, sectors)
+    has_bar = np.isfinite(prices.close[-1])
+    wanted = around_halts(wanted, before, has_bar)
     price = np.where(has_bar, close, 1.0)
     whole = np.where(has_bar, np.trunc(wanted * total / price), shares)
     change = whole - shares
@@ -126,7 +136,7 @@ def rebalance(
             "expected": np.expm1(expected) * change * price,
         }
     ).iloc[traded]
-    table["why"] = _reasons(table, expected, traded, strategy)
+    table["why"] = _reasons(table, scores, traded, strategy)
     return table.sort_values("dollars", ascending=False, ignore_index=True)[ORDERS]
 
 
@@ -138,8 +148,8 @@ def _cost(prices: Prices, dollars: Array, costs: Costs) -> Array:
     return dollars * (rate + np.where(np.isfinite(move), move, 0.0))
 
 
-def _reasons(table: pd.DataFrame, expected: Array, traded: Array, strategy: str) -> list[str]:
-    rank = pd.Series(expected).rank(ascending=False, method="min")
+def _reasons(table: pd.DataFrame, scores: Array, traded: Array, strategy: str) -> list[str]:
+    rank = pd.Series(scores).rank(ascending=False, method="min")
     n = int(rank.count())
     reasons = []
     for i, before, after in zip(traded, table["before"], table["after"], strict=True):

@@ -1,6 +1,5 @@
 """From forecasts and prices to the target weights of each session, strategy by strategy."""
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -35,16 +34,14 @@ class BacktestParams(Params):
     """Symbols in a leg of the portfolios by rank."""
     trade_at: Literal["open", "close"]
     capital: float = Field(gt=0)
-    rebalance_sessions: int = Field(ge=1)
-    """Between two decisions of the portfolios by rank."""
+    rebalance_sessions: int | None = Field(ge=1)
+    """Between two decisions of the portfolios by rank; None: what the forecasts look ahead."""
     allocation_sessions: int = Field(ge=1)
     """Between two decisions of equal weight and of the portfolios by covariance."""
     covariance_sessions: int = Field(ge=20)
     risk_aversion: float = Field(gt=0)
     costs: Costs
     limits: Limits
-    sectors: str | None
-    """A file with the columns symbol and sector, for the limit by sector."""
     random_signals: int = Field(ge=2)
     bootstrap_samples: int = Field(ge=100)
     seed: int = Field(ge=0)
@@ -69,21 +66,29 @@ def wide(forecasts: pd.DataFrame, prices: Prices, column: str) -> Array:
 
 
 def ranked(
-    scores: Array, strategy: str, params: BacktestParams, sectors: list[str | None] | None = None
+    scores: Array,
+    strategy: str,
+    params: BacktestParams,
+    horizon: int = 1,
+    sectors: Array | None = None,
 ) -> Array:
     """Targets of a portfolio by rank, within the limits; NaN rows are no decision.
 
     The turnover limit counts from the last target, not from what its prices have made of it.
+
+    Args:
+        horizon: sessions that the scores look ahead.
+        sectors: see `sectors_of`, of the sessions of the scores.
     """
-    rule = RANKED[strategy]
     targets = np.full(scores.shape, np.nan)
-    held = np.zeros(scores.shape[1])
-    decided = np.flatnonzero(np.isfinite(scores).any(axis=1))[:: params.rebalance_sessions]
-    free = params.limits == Limits() and sectors is None
-    for i in decided:
-        wanted = rule(scores[i], params.k)
-        held = wanted if free else within(wanted, params.limits, held, sectors)
-        targets[i] = held
+    decided = np.flatnonzero(np.isfinite(scores).any(axis=1))
+    decided = decided[:: params.rebalance_sessions or horizon]
+    targets[decided] = RANKED[strategy](scores[decided], params.k)
+    if params.limits != Limits():
+        held = np.zeros(scores.shape[1])
+        for i in decided:
+            of = None if sectors is None else sectors[i]
+            targets[i] = held = within(targets[i], params.limits, held, of)
     return targets
 
 
@@ -92,17 +97,36 @@ def random_scores(scores: Array, rng: np.random.Generator) -> Array:
     return np.where(np.isfinite(scores), rng.standard_normal(scores.shape), np.nan)
 
 
-def equal(prices: Prices, params: BacktestParams, once: bool = False) -> Array:
-    """Targets of equal weight over what has a bar; `once`: bought at the first, then left to drift."""
-    targets = np.full(prices.close.shape, np.nan)
+def candidates(prices: Prices, scores: Array) -> Array:
+    """(n_sessions, n_symbols) bool: what may be held whatever its score, for a comparison that is fair.
+
+    The symbols that are forecast, so members of the universe alone; in a session without any, those with
+    a bar.
+    """
+    forecast = np.isfinite(scores)
+    return np.where(forecast.any(axis=1, keepdims=True), forecast, np.isfinite(prices.close))
+
+
+def equal(usable: Array, params: BacktestParams, once: bool = False) -> Array:
+    """Targets of equal weight; `once`: bought in the first session, then left to drift.
+
+    Args:
+        usable: see `candidates`.
+    """
+    targets = np.full(usable.shape, np.nan)
     rows = [0] if once else range(0, len(targets), params.allocation_sessions)
     for i in rows:
-        targets[i] = within(equal_weight(np.isfinite(prices.close[i])), Limits(cash=params.limits.cash))
+        targets[i] = within(equal_weight(usable[i]), Limits(cash=params.limits.cash))
     return targets
 
 
 def allocated(
-    history: Prices, first: pd.Timestamp, expected: Array, strategy: str, params: BacktestParams
+    history: Prices,
+    first: pd.Timestamp,
+    usable: Array,
+    expected: Array,
+    strategy: str,
+    params: BacktestParams,
 ) -> Array:
     """Targets by covariance for the sessions from `first` on; NaN rows are no decision.
 
@@ -111,7 +135,8 @@ def allocated(
 
     Args:
         history: prices from before `first`, to estimate by.
-        expected: (n_sessions from first on, n_symbols) expected simple return of a session.
+        usable: (n_sessions from first on, n_symbols) see `candidates`.
+        expected: of the same shape, expected simple return of a session.
     """
     start = int(history.sessions.searchsorted(first))
     returns, closes = history.total_returns(), history.close
@@ -120,15 +145,18 @@ def allocated(
     for i in range(0, len(expected), params.allocation_sessions):
         end = start + i + 1
         window = returns[max(0, end - params.covariance_sessions) : end]
-        usable = (
-            np.isfinite(window).all(axis=0) & np.isfinite(closes[end - 1]) & (window.std(axis=0) > 0)
+        chosen = (
+            usable[i]
+            & np.isfinite(window).all(axis=0)
+            & np.isfinite(closes[end - 1])
+            & (window.std(axis=0) > 0)
         )
         if strategy == "mean_variance":
-            usable &= np.isfinite(expected[i])
-        if len(window) < params.covariance_sessions or usable.sum() < 2:
+            chosen &= np.isfinite(expected[i])
+        if len(window) < params.covariance_sessions or chosen.sum() < 2:
             continue
         wanted = np.zeros(expected.shape[1])
-        wanted[usable] = allocate(strategy, window[:, usable], expected[i, usable], params)
+        wanted[chosen] = allocate(strategy, window[:, chosen], expected[i, chosen], params)
         held = within(wanted, params.limits, held)
         targets[i] = held
     return targets
@@ -145,18 +173,19 @@ def allocate(strategy: str, returns: Array, expected: Array, params: BacktestPar
     return mean_variance(expected, covariance, params.risk_aversion, largest)
 
 
-def read_sectors(path: Path | None, symbols: pd.Index) -> list[str | None] | None:
-    """The sector of each symbol, None where the file has none; None without a file.
+def sectors_of(intervals: pd.DataFrame | None, prices: Prices) -> Array | None:
+    """(n_sessions, n_symbols) the sector on the session's day, "" for none; None without intervals.
 
-    Raises:
-        DataError: the file is not there, or lacks a column.
+    Args:
+        intervals: see `universe.read_sectors`.
     """
-    if path is None:
+    if intervals is None:
         return None
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file. Name one with the columns symbol and sector.")
-    table = pd.read_csv(path, dtype=str)
-    if missing := sorted({"symbol", "sector"} - set(table)):
-        raise DataError(f"{path}: has no column {missing[0]}. It needs symbol and sector.")
-    of = dict(zip(table["symbol"], table["sector"], strict=True))
-    return [of.get(symbol) for symbol in symbols]
+    result = np.full(prices.close.shape, "", dtype=object)
+    columns = prices.symbols.get_indexer(intervals["symbol"])
+    first, after = (prices.sessions.searchsorted(intervals[name]) for name in ("from", "to"))
+    after = np.where(intervals["to"].isna(), len(result), after)  # it still holds
+    for column, start, end, sector in zip(columns, first, after, intervals["value"], strict=True):
+        if column >= 0:
+            result[start:end, column] = sector
+    return result

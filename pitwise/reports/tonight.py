@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pitwise.bars.calendar import next_session, session_close, session_number
+from pitwise.reports.decisions import Decisions, shown
 from pitwise.reports.page import template
 
 State = Literal["done", "stale", "incomplete"]
@@ -18,7 +19,7 @@ SHOWN = 10
 """Forecasts at each end of the ranking that are seen without opening the rest."""
 ASIDE_SHOWN = 50
 """Rows set aside that a person can look through; the file has all of them."""
-BASELINES = ("persistence", "drift", "always_up", "gradient_boosting")
+BASELINES = ("persistence", "drift", "always_up")
 ALWAYS_UP = "always_up"
 MINUS = "\u2212"
 
@@ -40,7 +41,7 @@ class Evening:
     symbols_before: int
     """Symbols with a clean bar in the session before it."""
     forecasts: pd.DataFrame
-    """symbol, as_of (UTC), log_return, price (US dollars), p_up, model_version."""
+    """symbol, as_of (UTC), horizon (sessions), log_return, price (US dollars), p_up, model_version."""
     quarantine: pd.DataFrame
     """Rows of the newest session that were set aside: symbol, date, close, volume, reason."""
     provisional: pd.DataFrame
@@ -58,6 +59,8 @@ class Evening:
     """Whether the forecasts of suspect symbols are withheld."""
     unproven: bool = False
     """Whether the champion's recipe is not shown to beat the best baseline."""
+    decisions: Decisions | None = None
+    """None where no signals are of the newest session."""
 
 
 class Verdict(NamedTuple):
@@ -126,10 +129,16 @@ def verdict(evening: Evening) -> Verdict:
             "the session before have a clean bar. Forecasts from its bars are provisional. Load the "
             f"others, or run pitwise bars seal {as_of} if no more will come.",
         )
-    following = next_session(evening.as_of)
+    ahead = forecast_session(evening)
     return Verdict(
-        "done", f"{as_of} is whole, and the forecasts for {following:%Y-%m-%d} are made. Nothing to do."
+        "done", f"{as_of} is whole, and the forecasts for {ahead:%Y-%m-%d} are made. Nothing to mend."
     )
+
+
+def forecast_session(evening: Evening) -> pd.Timestamp:
+    """The session that tonight's forecasts are for; without any, the next one."""
+    horizons = evening.forecasts["horizon"].astype(int)
+    return next_session(evening.as_of, horizons.max() if len(horizons) else 1)
 
 
 def signed(number: float | None, decimals: int, unit: str = "") -> str:
@@ -270,7 +279,7 @@ def tonight(evening: Evening) -> str:
         verdict=found,
         behind=sessions_behind(evening),
         as_of=f"{evening.as_of:%Y-%m-%d}",
-        following=f"{following:%Y-%m-%d}",
+        for_session=f"{forecast_session(evening):%Y-%m-%d}",
         next_close=f"{session_close(pd.Series([following])).iloc[0]:%Y-%m-%d %H:%M} UTC",
         rows=rows,
         shown=SHOWN,
@@ -283,4 +292,6 @@ def tonight(evening: Evening) -> str:
         aside=aside_rows(evening.quarantine),
         unusual=unusual,
         unsealed=unsealed_sessions(evening.provisional),
+        decisions=evening.decisions,
+        **(shown(evening.decisions, len(suspects)) if evening.decisions else {}),
     )

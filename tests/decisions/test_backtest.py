@@ -98,6 +98,16 @@ def test_a_halt_is_not_traded_and_keeps_its_last_close(how):
     assert result.traded[2] == 0
 
 
+def test_what_cannot_be_sold_buys_nothing():
+    # A is halted when all is to go from A and B to B and C: its half stays, so B and C share the other.
+    opens, closes = np.full((4, 3), 10.0), np.full((4, 3), 10.0)
+    opens[2, 0] = closes[2, 0] = NAN
+    wanted = targets([0.5, 0.5, 0], [0, 0.5, 0.5], None, None)
+    result = backtest(market(opens, closes), wanted, capital=100)
+    assert result.shares[2] == pytest.approx([5, 2.5, 2.5])
+    assert result.of_equity()["gross"].iloc[2] == pytest.approx(1)
+
+
 def test_a_delisted_long_loses_the_haircut_and_a_short_pays_in_full():
     closes = [[10, 10], [10, 10], [NAN, 10]]
     costs = Costs(commission_bp=0, half_spread_bp=0, impact=0, borrow_bp=0, delisting_haircut=0.3)
@@ -195,15 +205,19 @@ def reference(given_prices, wanted, costs, capital, volatility, volume):
             can = [has[t, i] and given_prices.dollar_volume[t, i] > 0 for i in range(n_symbols)]
             at = [given_prices.open[t, i] if can[i] else last[i] for i in range(n_symbols)]
             total = cash + sum(shares[i] * at[i] for i in range(n_symbols))
+            stuck = sum(abs(shares[i] * at[i]) for i in range(n_symbols) if not can[i]) / total
+            gross = sum(abs(wanted[t - 1, i]) for i in range(n_symbols) if can[i])
+            room = max(sum(abs(wanted[t - 1, i]) for i in range(n_symbols)) - stuck, 0)
+            cut = min(1.0, room / gross) if gross else 1.0
             for i in range(n_symbols):
                 if can[i]:
-                    dollars = wanted[t - 1, i] * total - shares[i] * at[i]
+                    dollars = cut * wanted[t - 1, i] * total - shares[i] * at[i]
                     rate = (costs.commission_bp + costs.half_spread_bp) / 10_000
                     rate += (
                         costs.impact * volatility[t - 1, i] * (abs(dollars) / volume[t - 1, i]) ** 0.5
                     )
                     cash -= dollars + abs(dollars) * rate
-                    shares[i] = wanted[t - 1, i] * total / at[i]
+                    shares[i] = cut * wanted[t - 1, i] * total / at[i]
         for i in range(n_symbols):
             last[i] = given_prices.close[t, i] if has[t, i] else last[i]
             cash -= max(-shares[i] * last[i], 0) * costs.borrow_bp / 10_000 / 252
@@ -220,11 +234,13 @@ def drawn_market(seed, n_sessions=12, n_symbols=4):
     halted = rng.random(shape) < 0.15
     halted[0] = False
     halted[rng.integers(3, n_sessions) :, rng.integers(n_symbols)] = True
-    opens[halted] = closes[halted] = NAN
     bars = ~halted
     split = np.where(bars & (rng.random(shape) < 0.05), 2.0, 1.0)
     distribution = np.where(bars & (rng.random(shape) < 0.05), 0.5, 0.0)
     split[0], distribution[0] = 1.0, 0.0
+    basis = np.cumprod(split, axis=0)
+    opens, closes = opens / basis, closes / basis
+    opens[halted] = closes[halted] = NAN
     volume = np.where(rng.random(shape) < 0.05, 0.0, 1e6)
     weights = rng.normal(0.1, 0.2, shape)
     weights[rng.random(n_sessions) < 0.4] = NAN

@@ -11,7 +11,7 @@ from pitwise.decisions.performance import MEASURES
 from pitwise.decisions.portfolios import Limits
 from pitwise.decisions.prices import prices
 from pitwise.decisions.rebalance import read_holdings, rebalance
-from pitwise.decisions.strategies import BacktestParams, allocated, ranked
+from pitwise.decisions.strategies import BacktestParams, allocated, candidates, equal, ranked, sectors_of
 from pitwise.errors import DataError
 
 PARAMS = BacktestParams(
@@ -25,11 +25,11 @@ PARAMS = BacktestParams(
     risk_aversion=5.0,
     costs=Costs(),
     limits=Limits(),
-    sectors=None,
     random_signals=5,
     bootstrap_samples=100,
     seed=7,
 ).model_copy(update={"bootstrap_samples": 10})  # fewer than a person may ask for: they take the time
+NAN = np.nan
 N, SESSIONS, FIRST = 12, 60, 30
 """Symbols, sessions, and the first session with forecasts."""
 
@@ -71,7 +71,7 @@ def forecasts(bars, log_return):
 def test_who_knows_the_future_is_above_chance_and_who_knows_nothing_is_not_ranked(market):
     history, bars, ahead = market
     tables = {"lstm": forecasts(bars, ahead), "drift": forecasts(bars, ahead * 0 + 0.001)}
-    report = run(history, tables, PARAMS, champion="ann")
+    report = run(history, tables, PARAMS, champion="ann", recorded=[0.1, 0.2]).document
     json.dumps(report, allow_nan=False)
     assert {"lstm_top", "lstm_long_short", "equal_weight", "market", "mean_variance"} < set(report)
     assert "drift_top" not in report
@@ -80,6 +80,10 @@ def test_who_knows_the_future_is_above_chance_and_who_knows_nothing_is_not_ranke
     assert report["lstm_long_short"]["sharpe"]["value"] > 5
     assert report["claims"]["buy_recall"]["value"] == 1
     assert report["setup"]["kind"] == "lstm"
+    # The ledger's two, and of lstm two by rank and three by covariance.
+    assert report["setup"]["trials"] == 2 + 2 + 3
+    over = report["lstm_top"]["return_over_equal_weight"]
+    assert over["ci95"][0] < over["value"] < over["ci95"][1]
     # The decision of the last session with forecasts is traded in the one after it.
     assert report["setup"]["n_sessions"] == SESSIONS - 2 - FIRST
 
@@ -102,23 +106,73 @@ def test_decisions_are_as_often_as_the_params_say():
     targets = ranked(scores, "top", params)
     assert np.isfinite(targets[:, 0]).tolist() == [True, False, False, True]  # of those with scores
     assert targets[3].tolist() == [0, 0, 1]
+    # By default as often as the forecasts look ahead.
+    ahead = params.model_copy(update={"rebalance_sessions": None})
+    np.testing.assert_array_equal(ranked(scores, "top", ahead, horizon=2), targets)
+
+
+def test_equal_weight_is_of_what_is_forecast(market):
+    history, _, _ = market
+    scores = np.full(history.close.shape, NAN)
+    scores[0, :3] = 1.0
+    usable = candidates(history, scores)
+    assert equal(usable, PARAMS)[0].tolist() == [1 / 3] * 3 + [0] * (N - 3)
+    assert usable[1].all()  # nothing is forecast: all that has a bar
+
+
+def test_sectors_hold_from_day_to_day(market):
+    history, _, _ = market
+    days = history.sessions
+    intervals = pd.DataFrame(
+        {
+            "symbol": ["S01", "S01", "GONE"],
+            "from": [days[0], days[5], days[0]],
+            "to": [days[5], pd.NaT, pd.NaT],
+            "value": ["tech", "media", "tech"],
+        }
+    )
+    found = sectors_of(intervals, history)
+    assert found[:, 1].tolist() == ["tech"] * 5 + ["media"] * (SESSIONS - 5)
+    assert set(found[:, 0]) == {""}
+    assert sectors_of(None, history) is None
+    # Of the best three two are of one sector, which may have a third.
+    params = PARAMS.model_copy(update={"limits": Limits(sector=1 / 3)})
+    scores = np.tile(np.arange(N, 0.0, -1), (6, 1))
+    sectors = found[:6].copy()
+    sectors[:, 2] = "media"
+    targets = ranked(scores, "top", params, sectors=sectors)
+    assert targets[4, :3] == pytest.approx([1 / 3] * 3)
+    assert targets[5, :3] == pytest.approx([1 / 3, 1 / 6, 1 / 6])
 
 
 def test_weights_by_covariance_use_nothing_later(market):
     history, _, _ = market
     first = history.sessions[FIRST]
     expected = np.zeros((SESSIONS - FIRST, N))
-    whole = allocated(history, first, expected, "minimum_variance", PARAMS)
+    usable = np.full(expected.shape, True)
+    whole = allocated(history, first, usable, expected, "minimum_variance", PARAMS)
     cut = history.between(history.sessions[0], history.sessions[FIRST + 10])
-    part = allocated(cut, first, expected[:11], "minimum_variance", PARAMS)
+    part = allocated(cut, first, usable[:11], expected[:11], "minimum_variance", PARAMS)
     np.testing.assert_array_equal(part, whole[:11])
     assert whole[0].sum() == pytest.approx(1)
+
+
+def forecast(history):
+    """The first symbol's return is the largest."""
+    return pd.DataFrame({"log_return": np.linspace(0.03, -0.03, N)}, index=history.symbols)
+
+
+def test_the_score_ranks_where_there_is_one(market):
+    history, _, _ = market
+    said = forecast(history).assign(score=np.arange(N), horizon=5)
+    orders = rebalance(history, said, pd.Series(dtype=float), 1e6, "top", PARAMS)
+    assert sorted(orders["symbol"]) == ["S09", "S10", "S11"]
 
 
 def test_orders_lead_to_the_largest_forecasts(market):
     history, _, _ = market
     close = history.close[-1]
-    said = pd.Series(np.linspace(0.03, -0.03, N), index=history.symbols)
+    said = forecast(history)
     held = pd.Series({"S11": 100.0, "S00": 10.0})
     orders = rebalance(history, said, held, 10_000.0, "top", PARAMS).set_index("symbol")
     assert sorted(orders.index) == ["S00", "S01", "S02", "S11"]
@@ -142,7 +196,7 @@ def test_orders_lead_to_the_largest_forecasts(market):
 )
 def test_every_strategy_has_orders(market, strategy):
     history, _, _ = market
-    said = pd.Series(np.linspace(0.03, -0.03, N), index=history.symbols)
+    said = forecast(history)
     limited = PARAMS.model_copy(update={"limits": Limits(position=0.3)})
     orders = rebalance(history, said, pd.Series(dtype=float), 1e6, strategy, limited)
     assert len(orders) > 1
@@ -152,7 +206,7 @@ def test_every_strategy_has_orders(market, strategy):
 
 def test_holdings_that_cannot_be_used_are_refused(market, tmp_path):
     history, _, _ = market
-    said = pd.Series(0.01, index=history.symbols)
+    said = forecast(history)
     with pytest.raises(DataError, match="have XYZ"):
         rebalance(history, said, pd.Series({"XYZ": 1.0}), 0, "top", PARAMS)
     with pytest.raises(DataError, match="nothing to invest"):

@@ -76,14 +76,17 @@ def test_trials_are_counted_with_their_variance():
 
 
 def test_break_even_and_capacity_by_hand():
-    one = sessions(*[(0.001, 0.0005, 0.0002, 0.5, 1, 0)] * 3)
-    assert performance.break_even_bp(one) == pytest.approx(30)  # 15 bp before costs, half is traded
-    assert performance.break_even_bp(one, 0.002) == pytest.approx(-10)
-    assert performance.capacity(one, 100.0) == pytest.approx(3600)  # 12 bp are 6 times the impact
-    assert performance.capacity(one, 100.0, 0.002) == 0
-    idle = sessions(*[(0.0,) * 6] * 3)
-    assert performance.break_even_bp(idle) is None
-    assert performance.capacity(idle, 100.0) is None
+    def excess(rows, other=0.0):
+        found = performance.excess(sessions(*rows), 100.0, samples=5, seed=7, other=other)
+        return {name: one["value"] for name, one in found.items()}
+
+    one = [(0.001, 0.0005, 0.0002, 0.5, 1, 0)] * 3
+    # 15 bp are earned before costs, and half is traded; 12 bp before impact are 6 times the impact.
+    assert excess(one) == pytest.approx({"return": 0.252, "break_even_bp": 30, "capacity": 3600})
+    above = excess(one, pd.Series([0.002] * 3))
+    assert above == pytest.approx({"return": -0.252, "break_even_bp": -10, "capacity": 0})
+    idle = excess([(0.0,) * 6] * 3)
+    assert idle == {"return": 0, "break_even_bp": None, "capacity": None}
 
 
 def test_half_the_returns_are_half_the_fall_and_the_same_ratios():
@@ -135,6 +138,8 @@ def test_claims_of_forecasts_by_hand():
     assert found["buy_recall"].value == pytest.approx(0.5)
     assert found["buy_recall"].beside["precision"] == pytest.approx(1 / 3)
     assert found["buy_recall"].beside["share_of_all_called"] == pytest.approx(0.75)
+    # Of the two above the cost, the first was called and expected to be.
+    assert found["buy_recall"].beside["expected_to_pay_its_cost"] == pytest.approx(0.5)
     stated = claims(found)
     assert list(stated) == list(CLAIMS)
     assert stated["buy_recall"]["short_by"] == pytest.approx(0.17)

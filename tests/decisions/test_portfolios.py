@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
@@ -20,6 +19,16 @@ def test_ties_share_the_places_left():
 
 def test_fewer_scores_than_places_leave_cash():
     assert portfolios.top_k(np.array([5.0, NAN]), 4) == pytest.approx([0.25, 0])
+
+
+def test_each_session_has_weights_of_its_own():
+    scores = np.array([[3.0, 1, 2, 0], [NAN, NAN, 2, NAN], [1, 1, 1, 0]])
+    assert portfolios.top_k(scores, 2) == pytest.approx(
+        np.array([[0.5, 0, 0.5, 0], [0, 0, 0.5, 0], [1 / 3, 1 / 3, 1 / 3, 0]])
+    )
+    assert portfolios.long_short(scores[:2], 2) == pytest.approx(
+        np.array([[0.25, -0.25, 0.25, -0.25], [0, 0, 0, 0]])
+    )
 
 
 def test_long_and_short_are_half_each():
@@ -120,27 +129,26 @@ def test_what_has_no_portfolio_is_refused(run, says):
 
 def test_limits_cut_and_leave_cash():
     limits = Limits(position=0.3, sector=0.4, cash=0.3)
-    weights = within(np.array([0.6, 0.3, 0.1]), limits, sectors=["tech", "tech", None])
+    weights = within(np.array([0.6, 0.3, 0.1]), limits, sectors=["tech", "tech", ""])
     # Positions 0.3, 0.3, 0.1; tech is scaled from 0.6 to 0.4; the sum of 0.5 is within 0.7.
     assert weights == pytest.approx([0.2, 0.2, 0.1])
     assert within(np.array([0.5, -0.5]), Limits(cash=0.2)) == pytest.approx([0.4, -0.4])
+
+
+def test_what_stays_takes_its_place_from_the_others():
+    can = np.array([False, True, True])
+    # 0.5 stays of the first, so the others, which were to be all, are half.
+    weights = portfolios.around_halts(np.array([0.0, 0.6, -0.4]), np.array([0.5, 0, 0]), can)
+    assert weights == pytest.approx([0.5, 0.3, -0.2])
+    # More of it was wanted than is there: the others are as they were to be.
+    weights = portfolios.around_halts(np.array([0.4, 0.6, 0.0]), np.array([0.1, 0, 0]), can)
+    assert weights == pytest.approx([0.1, 0.6, 0])
+    # It is more than all that is wanted: nothing else is held.
+    weights = portfolios.around_halts(np.array([0.0, 0.3, 0.0]), np.array([0.5, 0, 0]), can)
+    assert weights == pytest.approx([0.5, 0, 0])
 
 
 def test_the_turnover_limit_goes_part_of_the_way():
     # From A to B is a turnover of 1; a quarter of the way is let.
     weights = within(np.array([0.0, 1.0]), Limits(turnover=0.25), held=np.array([1.0, 0.0]))
     assert weights == pytest.approx([0.75, 0.25])
-
-
-def test_sectors_come_from_a_file(tmp_path):
-    from pitwise.decisions.strategies import read_sectors
-
-    path = tmp_path / "sectors.csv"
-    path.write_text("symbol,sector\nB,tech\n")
-    assert read_sectors(path, pd.Index(["A", "B"])) == [None, "tech"]
-    assert read_sectors(None, pd.Index(["A"])) is None
-    path.write_text("symbol,industry\nB,tech\n")
-    with pytest.raises(DataError, match="no column sector"):
-        read_sectors(path, pd.Index(["A"]))
-    with pytest.raises(DataError, match="no such file"):
-        read_sectors(tmp_path / "none.csv", pd.Index(["A"]))

@@ -9,6 +9,7 @@ FORECASTS = pd.DataFrame(
     {
         "symbol": ["AAPL", EVIL, "MSFT"],
         "as_of": pd.Timestamp("2017-12-28T21:00Z"),
+        "horizon": [1, 1, 1],
         "log_return": [0.001, -0.004, 0.002],
         "price": [100.0, 50.0, 80.0],
         "p_up": [0.51, 0.47, 0.525],
@@ -88,8 +89,9 @@ def evening(**changed) -> tonight.Evening:
         ({"sealed": pd.Timestamp("2017-12-27")}, "incomplete", "502 of the 505 symbols"),
         ({"sealed": None}, "incomplete", "pitwise bars seal 2017-12-28"),
         ({"forecasts": FORECASTS.head(0)}, "incomplete", "There are no forecasts after 2017-12-28."),
-        ({"expected": None}, "done", "Nothing to do."),
-        ({"expected": pd.Timestamp("2017-12-27")}, "done", "Nothing to do."),
+        ({"forecasts": FORECASTS.assign(horizon=5)}, "done", "the forecasts for 2018-01-05 are made"),
+        ({"expected": None}, "done", "Nothing to mend."),
+        ({"expected": pd.Timestamp("2017-12-27")}, "done", "Nothing to mend."),
     ],
 )
 def test_the_verdict(changed, state, says):
