@@ -89,6 +89,7 @@ class Workspace:
     latest_predictions = Artifact("data/predictions/latest.parquet")
     prediction_history = Artifact("data/predictions/history.parquet")
     drift_page = Artifact("reports/drift.html")
+    week_page = Artifact("reports/week.html")
     monitoring_report = Artifact("metrics/monitoring.json")
 
     def __init__(self, root: str | Path):

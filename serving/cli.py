@@ -69,7 +69,7 @@ def predict(
     symbols: Annotated[list[str], typer.Argument(help="Tickers, as the data has them.")],
     as_json: Json = False,
 ) -> None:
-    """Forecast the session after each symbol's newest one.
+    """Forecast from each symbol's newest session on, as far as the champion looks ahead.
 
     Runs the champion here, from the online store; no service is needed. Symbols without a window, or
     whose forecast is withheld, are named on stderr; the exit code is 1 if none is left. What is unusual
@@ -78,6 +78,7 @@ def predict(
     Example: pitwise predict AAPL MSFT
     """
     from feature_repo.store import open_store
+    from pitwise.registry.prediction_log import session_after
     from pitwise.registry.versions import open_registry
     from serving.inference.check import CHECKED_SYMBOLS, as_store_error, check_predictor
     from serving.inference.latest import marked
@@ -94,7 +95,9 @@ def predict(
         if forecasts.symbols:
             check_predictor(predictor, forecasts.symbols[:CHECKED_SYMBOLS])
     rows = marked(forecasts, stored_marks(workspace)).assign(last_close=forecasts.last_close)
-    for name in ("unusual", "suspect"):
+    ahead = champion.horizon
+    rows["for_session"] = [f"{session_after(as_of, ahead)}" for as_of in rows["as_of"]]
+    for name in ("unusual", "suspect", "scale"):
         rows[name] = rows[name].astype(object).where(rows[name].notna(), None)
     doubted = rows.loc[rows["suspect"].notna(), ["symbol", "suspect"]]
     withheld = dict(doubted.to_numpy().tolist()) if policy == "withhold" else {}
@@ -103,7 +106,8 @@ def predict(
     table = _table("symbol", "as of", ">last close", ">forecast", ">log return", ">p(up)")
     for column in ("unusual", "suspect"):
         table.add_column(column)
-    table.caption = f"version {forecasts.model_version} ({champion.kind})"
+    sessions = "one session" if ahead == 1 else f"{ahead} sessions"
+    table.caption = f"version {forecasts.model_version} ({champion.kind}), {sessions} ahead"
     for row in rows.itertuples():
         figures = (f"{row.last_close:,.2f}", f"{row.price:,.2f}", f"{row.log_return:+.3%}")
         marks = (UNUSUAL[row.unusual], named(row.suspect) if row.suspect else "no")

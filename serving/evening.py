@@ -18,6 +18,7 @@ from pitwise.stage import Params, load_params
 from pitwise.workspace import Artifact, Workspace, read_json, read_parquet, replacing
 
 if TYPE_CHECKING:
+    from pitwise.reports.decisions import Decisions
     from serving.inference.marks import Marks
 
 STAGES = ("bars", "clean", "features", "publish")
@@ -100,7 +101,7 @@ def forecast(workspace: Workspace, marks: "Marks | None" = None) -> pd.DataFrame
     from serving.inference.predictor import load_champion
 
     if not workspace.registration_report.exists():
-        columns = ["symbol", "as_of", "log_return", "price", "p_up", "model_version"]
+        columns = ["symbol", "as_of", "horizon", "log_return", "price", "p_up", "model_version"]
         columns += ["unusual", "suspect"]
         return pd.DataFrame(columns=columns)
     registry = load_params(workspace, "registry", RegistryParams)
@@ -129,6 +130,13 @@ def tell_dvc(workspace: Workspace) -> None:
         )
 
 
+def mature(workspace: Workspace) -> None:
+    """Join the forecasts in the log with what came of them; where that fails, the evening goes on."""
+    done = subprocess.run([sys.executable, "-m", "monitoring.matured"], cwd=workspace.root, check=False)
+    if done.returncode:
+        print("the accuracy of what was served is as old as before; the message stands above")
+
+
 def is_retraining_due(workspace: Workspace) -> bool:
     """Whether the models' test dates end `evening.retrain_every_sessions` before the newest session."""
     from pitwise.bars.calendar import session_number
@@ -145,7 +153,7 @@ def is_retraining_due(workspace: Workspace) -> bool:
 
 
 def evening(workspace: Workspace) -> int:
-    """Fetch, catch up, update, forecast, and write the page.
+    """Fetch, catch up, update, forecast, mature earlier forecasts, and write the page.
 
     Returns:
         the exit code: 0 done, 2 stale or incomplete. What fails raises, which is 1.
@@ -158,12 +166,28 @@ def evening(workspace: Workspace) -> int:
         print(described(load(workspace)), flush=True)
     forecasts = update(workspace)
     tell_dvc(workspace)
+    mature(workspace)
     if is_retraining_due(workspace):
         run_pipeline(workspace)
         forecasts = forecast(workspace)
+    decide(workspace)
     state = write_page(workspace, forecasts, datetime.now(UTC))
     print(f"{state}: {workspace.root / PAGE.path}")
     return EXIT[state]
+
+
+def decide(workspace: Workspace) -> None:
+    """Make signals and risk of the newest forecasts, as their stages do; risk if arch is there."""
+    from pitwise.decisions import risk_stage, signals_stage
+    from pitwise.extras import missing
+
+    if not workspace.latest_predictions.exists():
+        return
+    print(signals_stage.described(signals_stage.main(workspace)), flush=True)
+    if missing("evaluation"):
+        print("risk is left out: it needs pip install 'pitwise[evaluation]'", flush=True)
+    else:
+        risk_stage.main(workspace)
 
 
 def write_page(workspace: Workspace, forecasts: pd.DataFrame, now: datetime) -> str:
@@ -227,6 +251,31 @@ def evening_of(workspace: Workspace, forecasts: pd.DataFrame, now: pd.Timestamp)
         unusual=unusual,
         suspects=suspects,
         withholds=load_params(workspace, "predict", PredictParams).suspect == "withhold",
+        decisions=decisions_of(workspace, as_of),
+    )
+
+
+def decisions_of(workspace: Workspace, as_of: pd.Timestamp) -> "Decisions | None":
+    """What stages `signals` and `risk` left; None where the signals are not of the session `as_of`."""
+    from pitwise.bars.calendar import session_day
+    from pitwise.decisions import risk_stage, signals_stage
+    from pitwise.reports.decisions import Decisions
+
+    path = workspace.root / signals_stage.SIGNALS.path
+    if not path.exists():
+        return None
+    signals = read_parquet(path)
+    if signals.empty or session_day(signals["as_of"].max()) != as_of:
+        return None
+    mood = read_parquet(workspace.root / signals_stage.SENTIMENT.path)
+    path = workspace.root / risk_stage.REPORT.path
+    risk = read_json(path) if path.exists() else {}
+    day = f"{as_of:%Y-%m-%d}"
+    return Decisions(
+        signals=signals,
+        report=read_json(workspace.root / signals_stage.REPORT.path),
+        sentiment=mood.set_index("date")["sentiment"],
+        risk={name: one for name, one in risk.items() if one and one.get("as_of", day) == day},
     )
 
 

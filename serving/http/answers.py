@@ -16,6 +16,7 @@ from serving.http.metrics import Metrics
 from serving.http.problems import Problem, cause
 from serving.http.rendered import Rendered, Renderer
 from serving.http.service import BarOutcome, Service
+from serving.http.signals import Signals
 from serving.log.served_log import Answered, Shown
 from serving.settings import ServeParams
 from serving.state.errors import AwayError, BusyError
@@ -32,7 +33,7 @@ NOTHING_TO_RANK = {
 """Why the market has no strongest forecast: the first of these that a symbol has."""
 RETRY = {"Retry-After": "1"}
 AGAIN = "Send the bars again later: those that were kept are `repeated`."
-By = Literal["p_up", "log_return"]
+By = Literal["p_up", "log_return", "score"]
 
 
 @contextmanager
@@ -70,21 +71,25 @@ class Answers:
             return self._service.states.current()
 
     def predict(self, symbols: Sequence[str], asked: Asked, route: str) -> bytes:
-        """`PredictAnswer`: the next session of each symbol; those without a forecast are in `errors`.
+        """`PredictAnswer`: the forecast of each symbol; those without one are in `errors`.
 
         Raises:
             Problem: no symbol has one (404, 409, 500), or the state or the log does not answer (503).
         """
         state = self.state()
-        rows, problems = self._looked_up(state, symbols)
-        if not rows:
-            kinds = {problem.kind for _, _, problem in problems}
-            raise Problem(
-                next(kind for kind in WORST_FIRST if kind in kinds),
-                "None of the symbols has a forecast; see the errors.",
-                [(field, problem.detail) for field, _, problem in problems],
-            )
+        rows, problems = self._some_of(state, symbols)
         return self._answered(state, rows, problems, asked, route)
+
+    def signals(self, symbols: Sequence[str], by: Signals, asked: Asked, route: str) -> bytes:
+        """`SignalsAnswer`: what to do with each symbol; those without a forecast are in `errors`.
+
+        Raises:
+            Problem: as `predict`, or there are no rules of signals (409).
+        """
+        state, report = self.state(), by.report()
+        rows, problems = self._some_of(state, symbols)
+        errors = self._noted(state, rows, problems, asked, route)
+        return _signals(state, report.record, by.of(state, rows), errors)
 
     def update(self, state: MarketState, symbols: Sequence[str], asked: Asked, route: str) -> bytes:
         """`PredictAnswer` of these symbols in a state, where all of them may be in `errors`.
@@ -117,6 +122,31 @@ class Answers:
             by.encode(),
             b",".join([row.document for row in rows]),
         )
+
+    def strongest_signals(self, top: int, by: Signals, asked: Asked, route: str) -> bytes:
+        """`SignalsAnswer` of the whole market, BUY and SELL first; `errors` is empty.
+
+        Raises:
+            Problem: as `strongest`, or there are no rules of signals (409).
+        """
+        state, report = self.state(), by.report()
+        found = by.ranked(state, self._ranked(state, "p_up"))[:top]
+        self._record(state, [row for row, _ in found], asked, route)
+        return _signals(state, report.record, [document for _, document in found], b"[]")
+
+    def forecasts(
+        self, symbols: Sequence[str] | None, asked: Asked, route: str
+    ) -> tuple[MarketState, list[Rendered], list[tuple[str, str]]]:
+        """The state, the forecasts of these symbols (None: of all) in it, and why others have none.
+
+        Raises:
+            Problem: the state or the log does not answer (503).
+        """
+        state = self.state()
+        rows, problems = self._looked_up(state, list(state.forecasts) if symbols is None else symbols)
+        if rows:
+            self._record(state, rows, asked, route)
+        return state, rows, [(symbol, problem.detail) for _, symbol, problem in problems]
 
     def features(self, symbol: str, asked: Asked, route: str) -> bytes:
         """`FeaturesAnswer`: the newest session's bar and indicators of a symbol.
@@ -225,6 +255,20 @@ class Answers:
                 rows.append(found)
         return rows, problems
 
+    def _some_of(
+        self, state: MarketState, symbols: Sequence[str]
+    ) -> tuple[list[Rendered], list[tuple[str, str, Problem]]]:
+        """`_looked_up`; Problem (404, 409, 500) where no symbol has a forecast."""
+        rows, problems = self._looked_up(state, symbols)
+        if not rows:
+            kinds = {problem.kind for _, _, problem in problems}
+            raise Problem(
+                next(kind for kind in WORST_FIRST if kind in kinds),
+                "None of the symbols has a forecast; see the errors.",
+                [(field, problem.detail) for field, _, problem in problems],
+            )
+        return rows, problems
+
     def _answered(
         self,
         state: MarketState,
@@ -233,6 +277,22 @@ class Answers:
         asked: Asked,
         route: str,
     ) -> bytes:
+        errors = self._noted(state, rows, problems, asked, route)
+        return b'{"model_version":%b,"forecasts":[%b],"errors":%b}' % (
+            orjson.dumps(state.model.version),
+            b",".join([row.document for row in rows]),
+            errors,
+        )
+
+    def _noted(
+        self,
+        state: MarketState,
+        rows: list[Rendered],
+        problems: list[tuple[str, str, Problem]],
+        asked: Asked,
+        route: str,
+    ) -> bytes:
+        """The `errors` of an answer, JSON; the problems are counted then, and the rows logged."""
         errors = b"[]"
         if problems:
             for kind, n in Counter(problem.kind for _, _, problem in problems).items():
@@ -245,11 +305,7 @@ class Answers:
             )
         if rows:
             self._record(state, rows, asked, route)
-        return b'{"model_version":%b,"forecasts":[%b],"errors":%b}' % (
-            orjson.dumps(state.model.version),
-            b",".join([row.document for row in rows]),
-            errors,
-        )
+        return errors
 
     def _ranked(self, state: MarketState, by: By) -> list[Rendered]:
         """The market's forecasts that may be shown, the strongest first; sorted once a state."""
@@ -281,6 +337,16 @@ class Answers:
         with unavailable_if_failing("prediction log", "Nothing is sent that it does not have."):
             self._service.served.record(answered)
         self._metrics.log_seconds.observe(perf_counter() - started)
+
+
+def _signals(state: MarketState, record: bytes, signals: list[bytes], errors: bytes) -> bytes:
+    """`SignalsAnswer`, JSON."""
+    return b'{"model_version":%b,"record":%b,"signals":[%b],"errors":%b}' % (
+        orjson.dumps(state.model.version),
+        record,
+        b",".join(signals),
+        errors,
+    )
 
 
 def _who(asked: Asked, route: str) -> tuple[str, str, str, datetime, float]:

@@ -1,6 +1,7 @@
 """The HTTP API: forecasts, features, live bars and the champion."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
@@ -14,7 +15,7 @@ from starlette.exceptions import HTTPException
 from serving.http.answers import Answers
 from serving.http.asked import asked_of
 from serving.http.auth import Keys
-from serving.http.json_route import JsonRoute
+from serving.http.json_route import JsonRoute, share_addresses
 from serving.http.metrics import Metrics
 from serving.http.middleware import RequestMiddleware
 from serving.http.openapi import ABOUT, openapi_document
@@ -26,12 +27,20 @@ from serving.http.routes.forecasts import add_forecasts
 from serving.http.routes.health import add_health
 from serving.http.routes.history import add_history
 from serving.http.routes.model import add_model
+from serving.http.routes.risk import add_risk
+from serving.http.routes.signals import add_signals
 from serving.http.routes.stream import add_stream
 from serving.http.service import Service
+from serving.http.signals import Signals
 from serving.settings import ServeParams
+from serving.web.routes import add_web
+from serving.web.sources import Sources
 
 WATCHED_SECONDS = 1.0
 """Between two looks at what a metric shows and no request changes."""
+WARM_SECONDS = 5.0
+"""Between two looks at whether the files of the pages have changed."""
+logger = logging.getLogger("pitwise.serving")
 
 
 def create_app(
@@ -54,14 +63,18 @@ def create_app(
             with build() as service:
                 metrics.service = app.state.service = service
                 app.state.answers = Answers(service, params, metrics)
-                watch = asyncio.create_task(_watch(service, limit, metrics))
+                app.state.signals = Signals(service.workspace)
+                app.state.sources = Sources(service.workspace)
+                watching = asyncio.gather(
+                    _watch(service, limit, metrics), _keep_warm(service, app.state.sources)
+                )
                 try:
                     yield
                 finally:
                     app.state.ending.set()
-                    watch.cancel()
+                    watching.cancel()
                     with suppress(asyncio.CancelledError):
-                        await watch
+                        await watching
         finally:
             limit.counts.close()
 
@@ -84,10 +97,14 @@ def create_app(
     add_forecasts(app, params)
     add_history(app)
     add_stream(app, params, keys)
+    add_signals(app, params)
+    add_risk(app, params)
     add_features(app)
     add_bars(app, params)
     add_model(app)
     add_health(app)
+    add_web(app, keys)
+    share_addresses(app.router.routes)
     # Routes are looked through in order: those of the pages, which were there first, come last.
     app.router.routes.sort(key=lambda route: not isinstance(route, JsonRoute))
     app.openapi = lambda: openapi_document(app, params, keys)  # type: ignore[method-assign]
@@ -99,6 +116,16 @@ async def _watch(service: Service, limit: RateLimit, metrics: Metrics) -> None:
         metrics.log_pending.set(service.served.pending)
         metrics.limits_alone.set(not limit.counts.shared)
         await asyncio.sleep(WATCHED_SECONDS)
+
+
+async def _keep_warm(service: Service, sources: Sources) -> None:
+    """Once a page was asked for, have the files of the pages read before the next one needs them."""
+    while True:
+        try:
+            await asyncio.to_thread(sources.warm, service.states.current().model.kind)
+        except Exception:  # whatever it is, the page that needs the file says so
+            logger.exception("the files of the pages cannot be read")
+        await asyncio.sleep(WARM_SECONDS)
 
 
 def _handle_problems(app: FastAPI, metrics: Metrics) -> None:

@@ -37,4 +37,4 @@ def build_service(
     ):
         states.current()
         bars = RemoteBars(bars_address(folder), params.max_waiting, params.bars_seconds)
-        yield Service(states, bars, served, history, predict.suspect, pids_file(workspace))
+        yield Service(states, bars, served, history, predict.suspect, pids_file(workspace), workspace)

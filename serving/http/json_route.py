@@ -1,7 +1,7 @@
 """JSON in and out: how a body is read and bounded, and how a document is sent."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from inspect import iscoroutinefunction, signature
 from itertools import islice
@@ -13,6 +13,8 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.http.problems import MAX_ERRORS, Problem, field_path, of_fields
@@ -42,12 +44,23 @@ class JsonRoute(APIRoute):
             "request"
         ]:
             self.app = _direct(self.endpoint)
+        self.allowed: set[str] = set(self.methods or ())
+        """Methods that its address takes; those of other routes too, see `share_addresses`."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD" and "GET" in (self.methods or ()):
             await self.app(scope, receive, send)  # the server sends the head alone
+        elif scope["method"] not in (self.methods or ()):
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))})
         else:
             await super().handle(scope, receive, send)
+
+
+def share_addresses(routes: Iterable[BaseRoute]) -> None:
+    """Have each route that refuses a method name those that the others at its address take."""
+    ours = [route for route in routes if isinstance(route, JsonRoute)]
+    for route in ours:
+        route.allowed = {method for same in ours if same.path == route.path for method in same.allowed}
 
 
 def _direct(endpoint: Any) -> ASGIApp:

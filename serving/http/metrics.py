@@ -21,6 +21,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from pitwise.errors import StoreError
 from serving.http.service import Service
 
+ACCURACY = "data/monitoring/accuracy.json"
+"""In the workspace: what `python -m monitoring.matured` writes, every evening."""
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -106,6 +108,8 @@ class Metrics:
             return
         if self._together and self.service.pids:
             yield from _of_processes(self.service.pids)
+        if self.service.workspace:
+            yield from _of_accuracy(self.service.workspace.root / ACCURACY)
         try:
             yield from self._of_state(self.service)
             yield from self._of_parts(self.service)
@@ -150,6 +154,27 @@ class Metrics:
             for name, value in status.figures.items():
                 figures.add_metric([part, name], value)
         yield from (ok, failures, age, figures)
+
+
+def _of_accuracy(path: Path) -> Iterable[Metric]:
+    """What the evening found of the champion's forecasts with an outcome; none where it has not run."""
+    try:
+        found = json.loads(path.read_text())
+        matured_at = datetime.fromisoformat(found["matured_at"]).timestamp()
+    except (OSError, ValueError, KeyError):
+        return
+    version = found["model_version"]
+    for name, key, text in (
+        ("pitwise_rank_ic", "rank_ic", "Mean rank IC of the last sessions with an outcome"),
+        ("pitwise_direction_accuracy", "direction_accuracy", "Share of directions called right in them"),
+        ("pitwise_accuracy_sessions", "sessions", "Sessions that these figures are of"),
+    ):
+        if found.get(key) is not None:
+            gauge = GaugeMetricFamily(name, text, labels=["model_version"])
+            gauge.add_metric([version], found[key])
+            yield gauge
+    age = max(0.0, time.time() - matured_at)
+    yield GaugeMetricFamily("pitwise_accuracy_age_seconds", "Time since their newest outcome", age)
 
 
 def _of_processes(path: Path) -> Iterable[Metric]:

@@ -5,9 +5,11 @@ import logging
 from collections.abc import Mapping
 from ipaddress import ip_address
 from time import perf_counter
+from urllib.parse import quote
 
 import orjson
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, cookie_parser
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http.asked import Asked, asked_by
@@ -20,10 +22,24 @@ from serving.settings import ServeParams
 Headers = Mapping[bytes, bytes]
 OPEN = ("/healthz", "/readyz")
 """For those who watch over the service: no key, any host."""
+PUBLIC = ("/login", "/logout", "/static")
+"""For a person who has no key yet, with all below them."""
+MARKET_PAGES = ("/", "/forecasts", "/symbols", "/health")
+PAGES = (*MARKET_PAGES, "/model")
+"""Of the dashboard, with all below them: who has no key is led to its login."""
+COOKIE = "pitwise_key"
+"""In which a browser keeps the key that a person has logged in with."""
 SCOPES = {
-    "predict": ("/v1/predict", "/v1/forecasts", "/v1/features"),
+    "predict": (
+        "/v1/predict",
+        "/v1/forecasts",
+        "/v1/features",
+        "/v1/signals",
+        "/v1/risk",
+        *MARKET_PAGES,
+    ),
     "bars": ("/v1/bars",),
-    "model": ("/v1/model",),
+    "model": ("/v1/model", "/model"),
 }
 """What a key must be for, and the addresses, with all below them. Others take any key."""
 LONGEST_PATH = 500
@@ -57,6 +73,13 @@ def presented(headers: Headers) -> str:
     return value.strip() if kind.lower() == "bearer" else ""
 
 
+def logged_in(headers: Headers, method: str) -> str:
+    """The key of a browser that has logged in, or "": it reads with it, and can change nothing."""
+    if method not in ("GET", "HEAD") or b"cookie" not in headers:
+        return ""
+    return cookie_parser(headers[b"cookie"].decode("latin-1")).get(COOKIE, "")
+
+
 def host_name(header: bytes) -> str:
     """The name in a Host header, lower case, without its port and an IPv6 address's brackets."""
     name = header.decode("latin-1").lower()
@@ -77,11 +100,12 @@ def is_this_machine(name: str) -> bool:
 
 def needed_scope(path: str) -> str | None:
     """What a key must be for at an address; None for any."""
-    for scope, addresses in SCOPES.items():
-        for address in addresses:
-            if path == address or path.startswith(f"{address}/"):
-                return scope
-    return None
+    return next((scope for scope, addresses in SCOPES.items() if is_of(path, addresses)), None)
+
+
+def is_of(path: str, addresses: tuple[str, ...]) -> bool:
+    """Whether a path is one of these addresses, or below one."""
+    return any(path == address or path.startswith(f"{address}/") for address in addresses)
 
 
 class RequestMiddleware:
@@ -110,8 +134,10 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [*HEADERS, (b"x-request-id", asked.request_id.encode())]
-                message["headers"] = [*message.get("headers", []), *own]
+                given = message.get("headers", [])
+                names = {name for name, _ in given}
+                own = [header for header in HEADERS if header[0] not in names]
+                message["headers"] = [*given, *own, (b"x-request-id", asked.request_id.encode())]
             await send(message)
 
         self._metrics.in_flight.inc()
@@ -121,7 +147,10 @@ class RequestMiddleware:
             await self._app(scope, body, send_with_headers)
         except Problem as problem:
             self._metrics.problems.labels(problem.kind).inc()
-            await problem.response(asked.request_id)(scope, receive, send_with_headers)
+            answer = problem.response(asked.request_id)
+            if problem.kind == "no-key" and is_of(scope["path"], PAGES):
+                answer = _to_login(scope)
+            await answer(scope, receive, send_with_headers)
         except ClientDisconnect:
             status = status or CLIENT_GONE
         except Exception:
@@ -159,11 +188,14 @@ class RequestMiddleware:
             return
         required = self._keys.required
         self._check_host(headers.get(b"host", b""), required)
+        if required and is_of(path, PUBLIC):
+            self._limit.hit(f"no key, {address}")
+            return
         if not required:
             asked.caller = address
             self._limit.hit(address)
             return
-        key = self._keys.check(presented(headers))
+        key = self._keys.check(presented(headers) or logged_in(headers, scope["method"]))
         if key is None or key.expired():
             self._limit.hit(f"no key, {address}")
             raise _no_key(key)
@@ -192,6 +224,12 @@ class RequestMiddleware:
                 f"The Host header is '{name[:80]}', which is none of this service's names. Use one that "
                 "is: a loopback name, or one of serve.hosts in its params.yaml.",
             )
+
+
+def _to_login(scope: Scope) -> RedirectResponse:
+    query = scope["query_string"].decode("latin-1")
+    asked_for = scope["path"] + (f"?{query}" if query else "")
+    return RedirectResponse(f"/login?next={quote(asked_for[:LONGEST_PATH], safe='/')}", 303)
 
 
 def _no_key(key: Key | None) -> Problem:

@@ -9,11 +9,11 @@ from pydantic.json_schema import models_json_schema
 
 from serving.http.auth import Keys
 from serving.http.problems import ProblemDocument
-from serving.http.schemas import BarsRequest, PredictRequest
+from serving.http.schemas import BarsRequest, PredictRequest, RiskRequest
 from serving.settings import ServeParams
 
 ABOUT = """\
-Forecasts of the S&P 500's next session, from the champion model and the online feature store.
+Forecasts of the S&P 500's next sessions, from the champion model and the online feature store.
 
 Errors are problem documents (RFC 9457); `type` says which, and `errors` names the fields. Where some
 symbols of a request have a forecast and some have none, the answer is 200; its `errors` has the latter.
@@ -23,9 +23,11 @@ Every answer has an `X-Request-ID`, the request's own where it sent one; the log
 `If-None-Match` the answer is 304 where nothing has changed. HEAD is taken where GET is.
 """
 KEYS = (
-    "A key is for one or more of: `predict`, forecasts and features; `bars`, to send and withdraw bars; "
-    "`model`, the champion. Metrics and these pages take any key."
+    "A key is for one or more of: `predict`, forecasts, features, signals and risk; `bars`, to "
+    "send and withdraw bars; `model`, the champion. Metrics and these pages take any key."
 )
+REQUESTS = (PredictRequest, BarsRequest, RiskRequest, ProblemDocument)
+"""What no route's signature tells FastAPI of."""
 REF = "#/components/schemas/{model}"
 
 
@@ -44,10 +46,12 @@ def openapi_document(app: FastAPI, params: ServeParams, keys: Keys) -> dict[str,
     )
     parts = document["components"]
     schemas = parts["schemas"]
-    own: list[Any] = [(model, "validation") for model in (PredictRequest, BarsRequest, ProblemDocument)]
+    own: list[Any] = [(model, "validation") for model in REQUESTS]
     schemas |= models_json_schema(own, ref_template=REF)[1]["$defs"]
     schemas["PredictRequest"]["properties"]["symbols"]["maxItems"] = params.max_symbols
     schemas["BarsRequest"]["properties"]["bars"]["maxItems"] = params.max_bars
+    for field in ("weights", "holdings"):
+        schemas["RiskRequest"]["properties"][field]["maxProperties"] = params.max_symbols
     parts["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": KEYS},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": KEYS},

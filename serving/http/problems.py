@@ -26,6 +26,7 @@ KINDS = {
     "slow-body": (408, "The body did not come in time"),
     "stale-features": (409, "The newest features are too old"),
     "suspect-bar": (409, "A newest bar is in doubt"),
+    "no-signals": (409, "No signals have been made yet"),
     "body-too-large": (413, "The body is too large"),
     "not-json": (415, "The body's type is not application/json"),
     "wrong-host": (421, "The Host header names another service"),

@@ -54,7 +54,13 @@ class Renderer:
         return kept.problem or kept
 
     def _problem(self, forecast: SymbolForecast, age: int) -> Problem | None:
-        figures = (forecast.last_close, forecast.price, forecast.log_return, forecast.p_up)
+        figures = (
+            forecast.last_close,
+            forecast.price,
+            forecast.score,
+            forecast.log_return,
+            forecast.p_up,
+        )
         if not all(map(isfinite, figures)):
             return Problem("no-forecast", "The champion's forecast is no finite number.")
         if age > self._ttl:
@@ -78,10 +84,13 @@ def shown(forecast: SymbolForecast, age: int) -> dict[str, object]:
         "symbol": forecast.symbol,
         "as_of": forecast.as_of,
         "for_session": forecast.for_session,
+        "horizon": forecast.horizon,
         "last_close": forecast.last_close,
         "price": forecast.price,
+        "score": forecast.score,
         "log_return": forecast.log_return,
         "p_up": forecast.p_up,
+        "scale": forecast.scale,
         "feature_age_sessions": age,
         "provisional": forecast.provisional,
         "unusual": forecast.unusual,

@@ -1,7 +1,7 @@
 """Requests and answers of the API, for validation and for its OpenAPI document."""
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -77,16 +77,34 @@ class SymbolError(BaseModel):
     field: str = Field(examples=["symbols[3]"])
 
 
+_FOR_SESSION = Field(description="The session whose close is forecast.", examples=["2013-11-01"])
+_HORIZON = Field(description="Sessions from `as_of` to `for_session`.", examples=[1])
+_PRICE = Field(description="Forecast of the close, US dollars.")
+_SCORE = Field(
+    description="Ranks the symbols of a session, a larger one higher; its unit is the model's own."
+)
+_LOG_RETURN = Field(description="Forecast of ln(close / last close).", examples=[0.0012])
+_P_UP = Field(description="Probability of a higher close.", examples=[0.52])
+_SCALE = Field(
+    description="Of the logistic distribution of the log return, of which `log_return` is the location: "
+    "the quantile q is log_return + scale * ln(q / (1 - q)). Null: the model does not give one.",
+    examples=[0.015],
+)
+
+
 class Forecast(BaseModel):
     symbol: str
     as_of: str = Field(
         description="Close of the last session seen, UTC.", examples=["2013-10-31T20:00:00Z"]
     )
-    for_session: str = Field(description="The session forecast.", examples=["2013-11-01"])
+    for_session: str = _FOR_SESSION
+    horizon: int = _HORIZON
     last_close: float = Field(description="US dollars.")
-    price: float = Field(description="Forecast of the close, US dollars.")
-    log_return: float = Field(description="Forecast of ln(close / last close).")
-    p_up: float = Field(description="Probability of a higher close.")
+    price: float = _PRICE
+    score: float = _SCORE
+    log_return: float = _LOG_RETURN
+    p_up: float = _P_UP
+    scale: float | None = _SCALE
     feature_age_sessions: int = Field(
         description="Sessions that the window lacks: those since its last one, and those missing in it."
     )
@@ -116,6 +134,108 @@ class ForecastsAnswer(BaseModel):
     forecasts: list[Forecast] = Field(description="The strongest first.")
 
 
+class Signal(BaseModel):
+    """What to do with one symbol; prices in US dollars, returns and costs as fractions."""
+
+    symbol: str
+    as_of: str = Field(
+        description="Close of the last session seen, UTC.", examples=["2013-10-31T20:00:00Z"]
+    )
+    for_session: str = _FOR_SESSION
+    horizon: int = _HORIZON
+    signal: Literal["BUY", "HOLD", "SELL"]
+    reason: str = Field(description="Why nothing is to be done; empty for BUY and SELL.")
+    confidence: float | None = Field(
+        description="Calibrated probability of the direction that the forecast says; for HOLD it may be "
+        "below a half. Null: it is not calibrated for the champion."
+    )
+    p_up: float = _P_UP
+    calibrated_p_up: float | None
+    score: float = _SCORE
+    last_close: float
+    target: float = Field(description="Forecast of the close.")
+    target_low: float | None = Field(description="The interval's end; null: no range is known.")
+    target_high: float | None
+    stop_loss: float | None = Field(description="Null for HOLD.")
+    take_profit: float | None = Field(description="Null for HOLD.")
+    expected_return: float
+    expected_cost: float | None = Field(description="Of a round trip of one position.")
+    expected_net: float | None = Field(
+        description="What a position in the forecast's direction is expected to earn, its cost out."
+    )
+    feature_age_sessions: int
+    provisional: bool
+    unusual: bool | None
+    suspect: str | None
+
+
+class SignalsRecord(BaseModel):
+    """What signals by the same rules came to on past forecasts; base: all symbols of those sessions."""
+
+    count: int
+    sessions: int
+    hit_rate: float | None
+    ci95: list[float] | None
+    base_rate: float | None
+    net_bp: float | None = Field(description="Mean return with costs out, basis points.")
+    net_ci95: list[float] | None
+    base_bp: float | None = Field(description="Before costs.")
+
+
+class SignalsAnswer(BaseModel):
+    model_version: str
+    record: dict[str, SignalsRecord] | None = Field(
+        description="By BUY and SELL. Null: none was measured."
+    )
+    signals: list[Signal]
+    errors: list[SymbolError]
+
+
+Amount = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False, strict=True)]
+
+
+class RiskRequest(_Request):
+    """One of `weights` and `holdings`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["weights"]}, {"required": ["holdings"]}]}
+    )
+    weights: dict[Symbol, Amount] = Field(
+        {},
+        description="By symbol; below 0 is short; they sum to 1.",
+        examples=[{"AAPL": 1.0}],
+        json_schema_extra={"minProperties": 1},
+    )
+    holdings: dict[Symbol, Amount] = Field(
+        {},
+        description="Shares by symbol, worth their last close; below 0 is short.",
+        json_schema_extra={"minProperties": 1},
+    )
+    value: float = Field(
+        1.0, gt=0, le=1e15, allow_inf_nan=False, description="Of weights, in US dollars."
+    )
+
+
+class RiskAnswer(BaseModel):
+    """The page "Risk" of the documentation has each key."""
+
+    as_of: str
+    first_session: str
+    sessions: int
+    value: float
+    holdings: int
+    window: int
+    var: list[dict[str, Any]]
+    drawdown: dict[str, Any]
+    volatility: dict[str, Any]
+    beta: float
+    diversification_ratio: float | None
+    correlation: dict[str, Any]
+    contributions: list[dict[str, Any]]
+    stress: dict[str, Any]
+    notes: list[str]
+
+
 class PastForecast(BaseModel):
     """A forecast as it was served."""
 
@@ -123,12 +243,15 @@ class PastForecast(BaseModel):
     as_of: str = Field(
         description="Close of the last session seen, UTC.", examples=["2013-10-31T20:00:00Z"]
     )
-    for_session: str = Field(description="The session forecast.", examples=["2013-11-01"])
+    for_session: str = _FOR_SESSION
+    horizon: int = _HORIZON
     model_version: str
     window_hash: str = Field(description="Of the model's input.")
-    price: float = Field(description="Forecast of the close, US dollars.")
-    log_return: float = Field(description="Forecast of ln(close / last close).")
-    p_up: float = Field(description="Probability of a higher close.")
+    price: float = _PRICE
+    score: float = _SCORE
+    log_return: float = _LOG_RETURN
+    p_up: float = _P_UP
+    scale: float | None = _SCALE
     served_at: str = Field(description="When it was first sent, UTC.")
     matured: bool = Field(description="The outcome of the session is known.")
     realised: float | None = Field(

@@ -6,6 +6,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from pitwise.workspace import Workspace
 from serving.settings import Suspect
 from serving.state.market import MarketState, PartStatus, SymbolFeatures
 
@@ -128,3 +129,5 @@ class Service:
     suspect: Suspect
     pids: Path | None = None
     """JSON file of the service's processes, name to id; None where there is this one alone."""
+    workspace: Workspace | None = None
+    """Whose files the dashboard shows; None: it shows the service alone."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 from support import small_runs as small
 from support.models_by_hand import contract, onnx_model, register, registry
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from feature_repo import publish
 from pitwise import quality_flags
+from pitwise.bars.calendar import next_session, session_day
 from pitwise.cleaning.events import event_table
 from pitwise.errors import ParamsError, StoreError
 from pitwise.registry.champion import move_champion
@@ -130,6 +132,9 @@ def test_predict_as_json_is_the_model_s_forecast(run, workspace):
     assert row["as_of"].endswith("+00:00")
     assert (row["unusual"], row["suspect"]) == (None, None)
     assert -0.02 < row["log_return"] < 0.02
+    day = pd.Timestamp(row["as_of"])
+    assert (row["horizon"], row["scale"]) == (1, None)
+    assert row["for_session"] == f"{next_session(session_day(day)):%Y-%m-%d}"
     assert row["price"] == pytest.approx(row["last_close"] * 2.718281828 ** row["log_return"], rel=1e-6)
 
 

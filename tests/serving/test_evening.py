@@ -100,6 +100,7 @@ def test_the_page_of_an_evening(workspace, source, now, state):
         {
             "symbol": ["A"],
             "as_of": pd.Timestamp("2024-06-03T20:00Z"),
+            "horizon": [1],
             "log_return": [0.001],
             "price": [10.0],
             "p_up": [0.5],
@@ -139,6 +140,27 @@ def test_the_page_shows_suspect_and_unusual_bars_of_the_newest_sessions(workspac
     assert found.withholds
 
 
+@pytest.mark.parametrize(("day", "shown"), [(MONDAY, True), (FRIDAY, False)])
+def test_the_page_has_the_signals_of_the_newest_session_alone(workspace, day, shown):
+    signals = {"symbol": ["A"], "as_of": pd.Timestamp("2024-06-03T20:00Z"), "signal": "HOLD"}
+    write_parquet(pd.DataFrame(signals), workspace.root / "data/predictions/signals.parquet")
+    mood = pd.DataFrame({"date": [FRIDAY, MONDAY], "sentiment": [40.0, 60.0]})
+    write_parquet(mood, workspace.root / "data/predictions/sentiment.parquet")
+    write_json({"counts": {}}, workspace.root / "metrics/signals.json")
+    risk = {"equal_weight": {"as_of": "2024-05-31"}, "holdings": {"why": "NONE is unknown"}}
+    write_json(risk, workspace.root / "metrics/risk.json")
+    found = evening.decisions_of(workspace, day)
+    assert (found is not None) is shown
+    if found:
+        assert found.sentiment.tolist() == [40.0, 60.0]
+        assert found.risk == {"holdings": {"why": "NONE is unknown"}}
+
+
+def test_an_evening_without_forecasts_decides_nothing(workspace):
+    evening.decide(workspace)
+    assert not (workspace.root / "metrics/signals.json").exists()
+
+
 @pytest.mark.parametrize(("newest", "due"), [("2024-06-03", False), ("2024-06-04", True)])
 def test_models_are_trained_again_after_their_sessions(workspace, newest, due):
     # 2 May is the 21st session before 3 June, Memorial Day left out; the newest has no label yet.
@@ -159,10 +181,10 @@ def test_an_evening_trains_only_when_it_is_due(workspace, monkeypatch, due):
     monkeypatch.setattr(evening, "is_retraining_due", lambda _: due)
     monkeypatch.setattr(evening, "write_page", lambda *_: "incomplete")
     monkeypatch.setattr(pipeline, "run_pipeline", lambda _: did.append("run_pipeline"))
-    for step in ("update", "tell_dvc", "forecast"):
+    for step in ("update", "tell_dvc", "mature", "forecast", "decide"):
         monkeypatch.setattr(evening, step, lambda _, step=step: did.append(step))
     assert evening.evening(workspace) == 2
-    assert did == ["update", "tell_dvc"] + ["run_pipeline", "forecast"] * due
+    assert did == ["update", "tell_dvc", "mature"] + ["run_pipeline", "forecast"] * due + ["decide"]
 
 
 @pytest.fixture(scope="module")

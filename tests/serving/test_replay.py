@@ -36,7 +36,7 @@ def test_played_bars_end_in_the_pipelines_windows_and_leave_the_workspace_as_it_
     assert figures["forecasts"] == 20
     assert figures["windows_compared"] == 5
     assert figures["windows_only_on_one_side"] == []
-    assert figures["values_compared"] == 5 * 30 * 32
+    assert figures["values_compared"] == 5 * 30 * 44
     assert figures["largest_relative_difference"] < 1e-5
     assert figures["median_ms"] > 0
 

@@ -45,7 +45,7 @@ def add_forecasts(app: FastAPI, params: ServeParams) -> None:
         openapi_extra=body_of(PredictRequest),
     )
     async def predict(request: Request) -> Response:
-        """Forecast the session after each symbol's newest one."""
+        """Forecast from each symbol's newest session on, as far as the model looks ahead."""
         batch = batch_of(await read_json(request), "symbols", params.max_symbols)
         symbols = validated(batch, "symbols", SYMBOLS)
         check_once(symbols)

@@ -35,6 +35,12 @@ class Streams:
     def __init__(self) -> None:
         self.now = 0
 
+    def check_room(self) -> None:
+        """Problem (503) where no more can be opened."""
+        if self.now >= MOST:
+            detail = f"{MOST} streams are open already. Try again later."
+            raise Problem("busy", detail, headers={"Retry-After": "30"})
+
 
 class Stream(EventSourceResponse):
     """A stream that is counted while it is open.
@@ -107,9 +113,7 @@ def add_stream(app: FastAPI, params: ServeParams, keys: Keys) -> None:
         state = answers_of(request).state()
         if symbols and not any(symbol in state.changed for symbol in symbols):
             raise Problem("unknown-symbol", "The store has no window of any of the symbols.")
-        if streams.now >= MOST:
-            detail = f"{MOST} streams are open already. Try again later."
-            raise Problem("busy", detail, headers={"Retry-After": "30"})
+        streams.check_room()
         ending = anyio.Event()
         events = _events(request, symbols, last_event_id, keys, ending)
         return Stream(events, ending, streams, metrics_of(request).streams)
@@ -122,7 +126,7 @@ async def _events(
     seen = -1 if after is None else after
     while not (ending.is_set() or request.app.state.ending.is_set()):
         try:
-            _check_key(keys, asked)
+            check_key(keys, asked)
             state = answers.state()
             if seen > state.number:
                 seen = -1  # the client's last event was another service's: it has the market anew
@@ -140,7 +144,7 @@ async def _events(
         await anyio.sleep(LOOK_SECONDS)
 
 
-def _check_key(keys: Keys, asked: Asked) -> None:
+def check_key(keys: Keys, asked: Asked) -> None:
     """Problem (401) where the key that opened the stream is valid no more."""
     if (asked.key and not keys.holds(asked.key)) or (keys.required and not asked.key):
         raise Problem("no-key", "The key is valid no more.")
