@@ -1,90 +1,126 @@
-"""Stage `monitor`: the last weeks' features and predictions against the training reference."""
+"""Evidently's report of a week against its reference, with the market's own thresholds.
 
+Evidently computes and shows; what counts as drift is said by `monitoring.thresholds`.
+"""
+
+import json
 import re
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
-from pydantic import Field
 
-from pitwise.features.indicators import FEATURES, SCALE_FREE
-from pitwise.stage import Params, load_params, run_stage
-from pitwise.workspace import Workspace, read_parquet, replacing, write_json
+from monitoring.sketch import BINS
+from monitoring.thresholds import Drift, psi
+from pitwise.workspace import write_json
 
-COLUMNS = [*(f.name for f in FEATURES if f.unit in SCALE_FREE), "log_return", "p_up"]
-"""What can drift. Prices and share counts are left out: they wander by nature."""
-
-
-UUID = re.compile(r"\b[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\b|(?<=_)[0-9a-f]{32}\b")
-
-
-class MonitorParams(Params):
-    psi_threshold: float = Field(gt=0)
-    drifted_share: float = Field(gt=0, le=1)
+IDS = re.compile(r"\b[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\b|(?<=_)[0-9a-f]{32}\b")
+PROJECT = "Pitwise"
+RUNS = "weeks.json"
+"""In the folder of the Evidently workspace: the id of each week's run, so that a week that is reported
+again replaces its own."""
 
 
-def drift_snapshot(reference: pd.DataFrame, recent: pd.DataFrame, params: MonitorParams):
-    """Evidently's snapshot of how far each column's distribution has moved (PSI).
+def drift_snapshot(
+    reference: pd.DataFrame,
+    week: pd.DataFrame,
+    found: Drift,
+    edges: dict[str, np.ndarray],
+    name: str,
+    at: pd.Timestamp,
+) -> Any:
+    """Evidently's snapshot: each column's index divided by its own threshold, which is drift above 1.
+
+    A threshold that changes from week to week would break the lines of Evidently's dashboard.
 
     Args:
-        reference, recent: rows with `COLUMNS`.
+        reference, week: rows with the columns of `found`.
+        edges: of the bins, see `monitoring.sketch.Sketch`.
+        name, at: of the run in Evidently, and the instant (UTC) that it stands for.
     """
     from evidently import DataDefinition, Dataset, Report
+    from evidently.legacy.calculations.stattests.registry import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
     from evidently.presets import DataDriftPreset
 
-    definition = DataDefinition(numerical_columns=COLUMNS)
-    preset = DataDriftPreset(
-        columns=COLUMNS,
-        method="psi",
-        threshold=params.psi_threshold,
-        drift_share=params.drifted_share,
-    )
+    limits = dict(zip(found.columns, found.threshold.tolist(), strict=True))
+
+    def index(
+        reference: pd.Series, recent: pd.Series, _kind: ColumnType, threshold: float
+    ) -> tuple[float, bool]:
+        edge = edges[str(reference.name)]
+        p, q = (counted(rows.to_numpy(float), edge) for rows in (reference, recent))
+        value = float(psi(p, q)) / limits[str(reference.name)]
+        return value, value > threshold
+
+    test = StatTest("psi_of_limit", "PSI over quantiles, of its limit", [ColumnType.Numerical])
+    register_stattest(test, index)
+    preset = DataDriftPreset(columns=found.columns, num_method=test.name, num_threshold=1.0)
+    definition = DataDefinition(numerical_columns=found.columns)
     return Report([preset]).run(
-        Dataset.from_pandas(recent[COLUMNS], data_definition=definition),
-        Dataset.from_pandas(reference[COLUMNS], data_definition=definition),
+        Dataset.from_pandas(week[found.columns], data_definition=definition),
+        Dataset.from_pandas(reference[found.columns], data_definition=definition),
+        name=name,
+        timestamp=at.tz_convert(None).to_pydatetime(),
     )
 
 
-def column_psi(snapshot) -> dict[str, float]:
-    """Population stability index of each column, from a snapshot."""
-    scores = {}
-    for metric in snapshot.dict()["metrics"]:
-        if metric["metric_name"].startswith("ValueDrift"):
-            scores[metric["config"]["column"]] = float(metric["value"])
-    return scores
+def counted(values: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """Rows in each bin; (BINS,). NaN is in none."""
+    known = values[np.isfinite(values)]
+    return np.bincount(np.searchsorted(edge, known, side="right"), minlength=BINS)
+
+
+def column_scores(snapshot: Any) -> dict[str, float]:
+    """The index of each column, of its limit, as Evidently computed it."""
+    return {
+        metric["config"]["column"]: float(metric["value"])
+        for metric in snapshot.dict()["metrics"]
+        if metric["metric_name"].startswith("ValueDrift")
+    }
 
 
 def with_stable_ids(page: str) -> str:
     """The page with Evidently's random ids counted instead: the same report has the same bytes."""
     ids: dict[str, str] = {}
-    return UUID.sub(lambda found: ids.setdefault(found[0], f"{len(ids):032x}"), page)
+    return IDS.sub(lambda found: ids.setdefault(found[0], f"{len(ids):032x}"), page)
 
 
-def main(workspace: Workspace) -> None:
-    params = load_params(workspace, "monitor", MonitorParams)
-    history = read_parquet(workspace.prediction_history)
-    reference = history[history["part"] == "reference"]
-    recent = history[history["part"] == "recent"]
-    snapshot = drift_snapshot(reference, recent, params)
-    psi = column_psi(snapshot)
-    drifted = sorted(name for name, value in psi.items() if value > params.psi_threshold)
-    with replacing(workspace.drift_page) as temporary:
-        snapshot.save_html(str(temporary))
-        temporary.write_text(with_stable_ids(temporary.read_text()))
-    write_json(
-        {
-            "model_version": history["model_version"].iloc[0],
-            "reference_rows": len(reference),
-            "recent_rows": len(recent),
-            "recent_first_session": f"{recent['event_timestamp'].min():%Y-%m-%d}",
-            "recent_last_session": f"{recent['event_timestamp'].max():%Y-%m-%d}",
-            "psi": psi,
-            "drifted": drifted,
-            "drifted_share": len(drifted) / len(psi),
-            "dataset_drifted": len(drifted) / len(psi) >= params.drifted_share,
-        },
-        workspace.monitoring_report,
-    )
-    print(f"{len(drifted)} of {len(psi)} columns drifted; see {Workspace.drift_page}")
+def add_to_workspace(snapshot: Any, folder: Path) -> None:
+    """Put a week's snapshot into an Evidently workspace: `evidently ui --workspace FOLDER` opens it.
 
+    Its project has panels for the share of drifted columns and the index of every column over time.
+    """
+    from evidently.sdk.models import PanelMetric
+    from evidently.sdk.panels import line_plot_panel
+    from evidently.ui.workspace import Workspace as Evidently
 
-if __name__ == "__main__":
-    run_stage(main)
+    workspace = Evidently.create(str(folder))
+    known = workspace.search_project(PROJECT)
+    if known:
+        project = known[0]
+    else:
+        project = workspace.create_project(
+            PROJECT, "Drift, week by week; pitwise report has the verdict"
+        )
+        share = PanelMetric(
+            metric="DriftedColumnsCount",
+            legend="share",
+            view_params={},
+            metric_labels={"value_type": "share"},
+        )
+        project.dashboard.add_panel(
+            line_plot_panel(title="Share of columns that drifted", values=[share])
+        )
+        for name in column_scores(snapshot):
+            metric = PanelMetric(metric="ValueDrift", legend=name, metric_labels={"column": name})
+            project.dashboard.add_panel(line_plot_panel(title=name, values=[metric], size="half"))
+        project.save()
+    runs = folder / RUNS
+    by_week = json.loads(runs.read_text()) if runs.exists() else {}
+    week = snapshot.get_name()
+    if week in by_week:
+        workspace.delete_run(project.id, by_week[week])
+    by_week[week] = str(workspace.add_run(project.id, snapshot, include_data=False).id)
+    write_json(by_week, runs)

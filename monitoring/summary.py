@@ -14,6 +14,7 @@ STRONGEST = 5
 REPORTS = (
     Workspace.quality_page,
     Workspace.overview_page,
+    Workspace.week_page,
     Workspace.drift_page,
     Workspace.plots / "*.png",
     Workspace.evaluation_report,
@@ -98,9 +99,8 @@ def main(workspace: Workspace) -> None:
     for finding in registration["findings"]:
         console.print(f"  {describe(Finding(**finding))}")
     console.print(forecasts_table(read_parquet(workspace.latest_predictions)))
-    drifted = ", ".join(monitoring["drifted"]) or "none"
     console.print(
-        f"drift of the last {monitoring['recent_rows']:,} rows against training: {drifted}\n"
+        f"[bold]{monitoring['verdict']}[/]: {monitoring['reason']} {monitoring['todo']}\n"
         f"[bold]reports[/]: {', '.join(map(str, REPORTS))}"
     )
 

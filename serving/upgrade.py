@@ -14,6 +14,19 @@ from pitwise.init import is_made, new_workspace, template
 from pitwise.load import MADE
 from pitwise.workspace import Workspace, read_parquet, replacing, sha256
 
+GONE = (
+    ("backtest", "sectors"),
+    ("evaluate", "gradient_boosting"),
+    ("monitor", "drifted_share"),
+    ("monitor", "psi_threshold"),
+    ("walk_forward", "trees"),
+    *(
+        ("search", "space", "gradient_boosting", f"walk_forward.trees.{name}")
+        for name in ("iterations", "learning_rate", "max_leaf_nodes", "rows_per_leaf", "l2", "columns")
+    ),
+)
+"""Keys that nothing reads any more; those of trees are in section `gradient_boosting`."""
+
 
 def upgrade(workspace: Workspace) -> bool:
     """Bring a workspace up; False where it is one of this version already.
@@ -34,8 +47,9 @@ def upgrade(workspace: Workspace) -> bool:
     if not workspace.params.is_file():
         raise StoreError(f"{workspace.root}: is no workspace: it has no params.yaml.")
     params = yaml.load(workspace.params)
+    dropped = drop_gone(params)
     if "ingest" not in params:
-        if not add_missing(params, yaml.load(template() / "params.yaml")):
+        if not add_missing(params, yaml.load(template() / "params.yaml")) and not dropped:
             return False
         with replacing(workspace.params) as temporary:
             yaml.dump(params, temporary)
@@ -102,6 +116,17 @@ def verdicts_at_an_instant(clean: dict) -> None:
     ):
         if section not in clean:
             clean[section] = {name: old[name] for name in names if name in old}
+
+
+def drop_gone(params: dict) -> bool:
+    """Take out the keys of `GONE`; whether there were any."""
+    found = False
+    for *sections, name in GONE:
+        section = params
+        for key in sections:
+            section = section.get(key) or {}
+        found |= section.pop(name, None) is not None
+    return found
 
 
 def add_missing(params: dict, new: dict) -> bool:

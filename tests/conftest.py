@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each for pytest's workers; torch would take all
@@ -61,6 +61,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # Dear files first, and of those the ones with few tests, which are long: at the end short tests
         # are left to share.
         items.sort(key=lambda item: (-max(files[item.path]), len(files[item.path]), item.path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """For `-n auto`, one more than cores: a test that waits for others leaves its core idle."""
+    return (yield) + 1
 
 
 @pytest.fixture(scope="session")

@@ -38,9 +38,21 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "daily_return",
         "high_low_range",
         "high_low_pct",
+        "high_low_pct_20",
+        "overnight_return",
+        "close_location",
+        "close_location_5",
     ),
     "averages": ("sma_5", "sma_10", "sma_20", "price_to_sma_5", "price_to_sma_20"),
-    "volume": ("volume", "volume_sma_20", "volume_ratio", "obv_20", "mfi_14"),
+    "volume": (
+        "volume",
+        "volume_sma_20",
+        "volume_ratio",
+        "obv_20",
+        "mfi_14",
+        "log_dollar_volume_20",
+        "log_amihud_20",
+    ),
 }
 GROUPS["indicators"] = tuple(name for name in NAMES if name not in sum(GROUPS.values(), ()))
 """Candidates by what they are made of."""

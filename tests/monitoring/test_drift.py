@@ -1,109 +1,63 @@
+"""Evidently computes what the thresholds are made for: its import alone takes seconds, so once."""
+
+import json
 import re
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from support.workspaces import new_run
 
-from monitoring.drift import COLUMNS, MonitorParams, column_psi, drift_snapshot
-from pitwise.features.indicators import BY_NAME
-from pitwise.workspace import Workspace, read_json, write_parquet
+from monitoring.drift import add_to_workspace, column_scores, drift_snapshot, with_stable_ids
+from monitoring.sketch import quantile_edges
+from monitoring.thresholds import Drift, psi
 
-PARAMS = MonitorParams(psi_threshold=0.25, drifted_share=0.5)
-SHIFTS = {"rsi_14": 0.3, "daily_return": 0.6, "p_up": 1.0, "log_return": 2.0}
-MONITOR = """
-import sys
-from pathlib import Path
-from monitoring import drift
-from pitwise.workspace import Workspace
-drift.main(Workspace(Path.cwd()))
-assert not {"torch", "pytorch_lightning", "mlflow", "feast"} & set(sys.modules)
-"""
-
-
-def columns(rows: int, seed: int, **shifts: float) -> pd.DataFrame:
-    """Standard normal columns, some moved by so many standard deviations."""
-    values = np.random.default_rng(seed).normal(size=(rows, len(COLUMNS)))
-    return pd.DataFrame(values, columns=COLUMNS) + pd.Series(shifts).reindex(COLUMNS).fillna(0)
+COLUMNS = ["a", "b"]
+LIMIT = 0.1
 
 
 @pytest.fixture(scope="module")
-def psi() -> dict[str, float]:
-    return column_psi(drift_snapshot(columns(4000, 0), columns(1500, 1, **SHIFTS), PARAMS))
+def snapshot():
+    rng = np.random.default_rng(1)
+    reference = pd.DataFrame(rng.normal(size=(2000, 2)), columns=COLUMNS)
+    week = pd.DataFrame(rng.normal((0, 1), size=(300, 2)), columns=COLUMNS)
+    edges = quantile_edges(reference)
+    found = Drift(COLUMNS, np.zeros(2), np.full(2, LIMIT), 100)
+    at = pd.Timestamp("2024-06-07T20:00Z")
+    return drift_snapshot(reference, week, found, edges, "2024-W23", at), reference, week, edges
 
 
-@pytest.fixture(scope="module")
-def monitored(tmp_path_factory) -> Workspace:
-    """Stage `monitor` on a history whose predictions, and nothing else, have moved."""
-    run = new_run(tmp_path_factory.mktemp("monitoring"))
-    parts = {"reference": columns(2000, 0), "recent": columns(800, 1, log_return=3, p_up=3)}
-    first = {"reference": "2020-01-02", "recent": "2024-05-01"}
-    history = pd.concat(
-        table.assign(
-            part=name,
-            model_version="3",
-            symbol="A",
-            event_timestamp=pd.date_range(first[name], periods=len(table), freq="h", tz="UTC"),
+def test_evidentlys_figure_is_the_index_that_the_thresholds_are_of(snapshot):
+    made, reference, week, edges = snapshot
+    for name, score in column_scores(made).items():
+        bins = [-np.inf, *edges[name], np.inf]
+        p, q = (
+            pd.cut(rows[name], bins, right=False).value_counts(sort=False) for rows in (reference, week)
         )
-        for name, table in parts.items()
-    )
-    write_parquet(history, run.workspace.prediction_history)
-    run.run(sys.executable, "-c", MONITOR)
-    return run.workspace
+        assert score * LIMIT == pytest.approx(float(psi(p.to_numpy(), q.to_numpy())), rel=1e-12)
 
 
-def test_what_wanders_by_nature_is_not_watched():
-    watched = set(COLUMNS) - {"log_return", "p_up"}
-    assert {"daily_return", "rsi_14", "volume_ratio", "volatility_20"} <= watched
-    assert {BY_NAME[name].unit for name in watched} == {"percent", "ratio", "index"}
+def test_evidently_says_drift_where_our_threshold_is_passed(snapshot):
+    made = snapshot[0]
+    (counted,) = [m for m in made.dict()["metrics"] if m["metric_name"].startswith("DriftedColumns")]
+    assert counted["value"] == {"count": 1.0, "share": 0.5}
+    assert column_scores(made)["a"] < 1 < column_scores(made)["b"]
 
 
-def test_every_column_has_its_score(psi):
-    assert set(psi) == set(COLUMNS)
+def test_the_page_opens_offline_and_is_the_same_each_time(snapshot, tmp_path):
+    pages = []
+    for name in ("one.html", "two.html"):
+        snapshot[0].save_html(str(tmp_path / name))
+        pages.append(with_stable_ids((tmp_path / name).read_text()))
+    assert pages[0] == pages[1]
+    loaded = r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)\s*=\s*[\"']?(https?:)?//"
+    assert re.findall(loaded, pages[0]) == []
+    assert not re.search(r"@import\s+(?:url\()?[\"']?https?://", pages[0])
 
 
-def test_a_distribution_that_stood_still_has_not_drifted(psi):
-    still = [psi[name] for name in COLUMNS if name not in SHIFTS]
-    assert max(still) < 0.1
-
-
-def test_the_further_a_distribution_moves_the_higher_its_score(psi):
-    scores = [psi[name] for name in sorted(SHIFTS, key=SHIFTS.get)]
-    assert scores == sorted(scores)
-    assert scores[1] > PARAMS.psi_threshold
-
-
-def test_the_score_is_the_population_stability_index(psi):
-    # Of two normals d deviations apart the index is d squared; bins blur it a little.
-    assert psi["daily_return"] == pytest.approx(0.36, rel=0.2)
-    assert psi["p_up"] == pytest.approx(1, rel=0.2)
-
-
-def test_a_wider_distribution_has_drifted_though_its_mean_stood_still():
-    wide = columns(1500, 1).assign(volatility_5=lambda t: 3 * t["volatility_5"])
-    score = column_psi(drift_snapshot(columns(4000, 0), wide, PARAMS))["volatility_5"]
-    assert score > PARAMS.psi_threshold
-
-
-def test_the_stage_names_what_drifted(monitored):
-    report = read_json(monitored.monitoring_report)
-    assert report["drifted"] == ["log_return", "p_up"]
-    assert report["drifted_share"] == pytest.approx(2 / len(COLUMNS))
-    assert not report["dataset_drifted"]
-    assert set(report["psi"]) == set(COLUMNS)
-    assert (report["reference_rows"], report["recent_rows"]) == (2000, 800)
-    assert report["model_version"] == "3"
-    assert report["recent_first_session"] == "2024-05-01"
-    assert report["recent_last_session"] == "2024-06-03"
-
-
-def test_the_page_is_readable_offline(monitored):
-    page = monitored.drift_page.read_text()
-    assert len(page) > 100_000
-    assert "log_return" in page
-    loaded = re.findall(
-        r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)\s*=\s*[\"']?(https?:)?//", page
-    )
-    assert loaded == []
-    assert not re.search(r"@import\s+(?:url\()?[\"']?https?://", page)
+def test_a_week_has_one_run_in_evidentlys_workspace(snapshot, tmp_path):
+    for _ in range(2):
+        add_to_workspace(snapshot[0], tmp_path)
+    (run,) = tmp_path.glob("*/snapshots/*.json")
+    assert json.loads((tmp_path / "weeks.json").read_text()) == {"2024-W23": run.stem}
+    (dashboard,) = tmp_path.glob("*/dashboard.json")
+    assert "Share of columns that drifted" in dashboard.read_text()

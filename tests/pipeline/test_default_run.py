@@ -1,6 +1,7 @@
 """The default run, looked at as a user would: files, commands, store, registry, page."""
 
 import contextlib
+import html
 import json
 import signal
 import socket
@@ -20,7 +21,7 @@ from support.workspaces import ENVIRONMENT, NOT_COPIED, Run, new_run
 
 from feature_repo import publish
 from feature_repo.store import open_store
-from monitoring import drift, summary
+from monitoring import report, summary
 from pitwise.bars import __main__ as bars
 from pitwise.bars.calendar import session_close
 from pitwise.bars.versions import known_bars, read_versions
@@ -77,9 +78,9 @@ def test_every_row_of_the_sample_is_accounted_for(default_run):
 
 def test_evaluation_has_every_figure_for_models_and_baselines(default_run):
     evaluation = default_run.report("metrics/evaluation.json")
-    for name in ("ann", "lstm", "persistence", "drift", "always_up", "gradient_boosting"):
+    for name in ("gradient_boosting", "ann", "lstm", "persistence", "drift", "always_up"):
         assert tuple(evaluation[name]) == FIGURES
-    for name in ("ann", "lstm", "gradient_boosting"):
+    for name in ("gradient_boosting", "ann", "lstm"):
         assert None not in evaluation[name].values()
     assert evaluation["n_predictions"] == 2057
     assert evaluation["persistence"]["skill_vs_persistence"] == 0
@@ -97,7 +98,7 @@ def test_nothing_changed_runs_no_stage(under_dvc):
     [
         ("monitor", {"psi_threshold": 0.3}, {"monitor"}),
         ("lstm", {"dense": 8}, {"train@lstm"}),
-        ("train", {"seed": 8}, {"train@ann", "train@lstm"}),
+        ("train", {"seed": 8}, {"train@gradient_boosting", "train@ann", "train@lstm"}),
         ("clean", {"min_history": 61}, {"clean", "features", "leakcheck"}),
         ("bars", {"seal_coverage": 0.9}, {"bars"}),
         ("dataset", {"view": "corrected"}, {"dataset", "leakcheck"}),
@@ -186,7 +187,7 @@ def test_feasts_own_commands_work_from_a_shell(copied):
     assert "windows" in listed
     shell(sys.executable, "-c", FEAST_AGAIN)
     with sqlite3.connect(copied.path / "data/feast/online.db") as online:
-        (count,) = online.execute("select count(distinct entity_key) from pitwise_windows_rows").fetchone()
+        (count,) = online.execute("select count(*) from pitwise_windows_rows").fetchone()
     assert count == 5
 
 
@@ -227,9 +228,16 @@ def test_metrics_and_plots_are_where_dvc_looks_for_them(under_dvc):
 def test_the_summary_names_champion_baselines_forecasts_and_reports(default_run, capsys):
     summary.main(default_run.workspace)
     shown = capsys.readouterr().out
-    for expected in ("12,154 rows in", "persistence", "champion: pitwise version", "reports/drift.html"):
+    for expected in ("12,154 rows in", "persistence", "champion: pitwise version", "reports/week.html"):
         assert expected in shown
     assert sum(symbol in shown for symbol in SYMBOLS) == 5
+
+
+def test_the_week_is_judged_and_the_logged_forecasts_are_the_champions_own(default_run):
+    report = default_run.report("metrics/monitoring.json")
+    assert report["verdict"] in ("ok", "warn", "act")
+    assert report["reason"] in html.unescape(default_run.workspace.week_page.read_text())
+    assert (report["importance"]["n"], report["importance"]["differ"]) == (5, 0.0)
 
 
 def test_the_drift_page_opens_in_a_browser_without_a_network(default_run, tmp_path):
@@ -243,7 +251,7 @@ def test_the_same_run_gives_the_same_bytes(copied):
     """The run's were made by other processes."""
     for stage, path in (
         (bars, copied.workspace.bar_versions),
-        (drift, copied.workspace.drift_page),
+        (report, copied.workspace.drift_page),
         (features, copied.workspace.daily_features),
     ):
         before = path.read_bytes()
@@ -308,7 +316,7 @@ def test_a_window_longer_than_the_history_is_one_clear_message(copied):
         ("training.evaluate", "evaluate", {"bootstrap_samples": 1}, "evaluate.bootstrap_samples"),
         ("training.register", "register", {"alpha": 0.7}, "register.alpha"),
         ("serving.inference.predict", "predict", {"recent_sessions": 0}, "predict.recent_sessions"),
-        ("monitoring.drift", "monitor", {"drifted_share": 2}, "monitor.drifted_share"),
+        ("monitoring.report", "monitor", {"min_sessions": 6}, "monitor.min_sessions"),
     ],
 )
 @pytest.mark.component

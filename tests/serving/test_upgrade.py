@@ -1,10 +1,12 @@
 """A workspace of an older version gets the params that it lacks; what it has stays."""
 
+import re
 import shutil
 
 import pytest
 from support.project import PROJECT
 
+from monitoring.settings import MonitorParams
 from pitwise.errors import ParamsError
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace
@@ -25,6 +27,18 @@ def test_params_that_are_missing_are_added_and_the_others_stay(tmp_path):
     assert (serve.port, serve.correction_sessions) == (8700, 10)
     assert load_params(workspace, "predict", PredictParams).seed == 7
     assert "# ours" in workspace.params.read_text()
+    assert not upgrade(workspace)
+
+
+def test_params_that_are_gone_are_taken_out(tmp_path):
+    workspace = Workspace(tmp_path)
+    text = PROJECT.params.read_text()
+    monitor = re.search(r"^monitor:.*\n", text, flags=re.MULTILINE).group()
+    workspace.params.write_text(text.replace(monitor, monitor + "  psi_threshold: 0.25\n"))
+    with pytest.raises(ParamsError, match="psi_threshold"):
+        load_params(workspace, "monitor", MonitorParams)
+    assert upgrade(workspace)
+    load_params(workspace, "monitor", MonitorParams)
     assert not upgrade(workspace)
 
 

@@ -382,10 +382,10 @@ def test_groups_sum_up_their_candidates(rows):
     table = ranking(report)
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(NAMES)
     volume = next(group for group in report["groups"] if group["group"] == "volume")
-    of_group = table.loc[["volume", "volume_sma_20", "volume_ratio", "obv_20", "mfi_14"]]
+    of_group = table.loc[list(GROUPS["volume"])]
     assert volume == {
         "group": "volume",
-        "candidates": 5,
+        "candidates": 7,
         "stable": of_group["stable"].sum(),
         "chosen": of_group["chosen"].sum(),
         "strength": pytest.approx(of_group["strength"].abs().mean()),

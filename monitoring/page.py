@@ -1,0 +1,234 @@
+"""The page of a week: the verdict, what to do, and the evidence in the order of doubt.
+
+Like the other pages it opens offline and needs no script; everything in it is escaped.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from monitoring.health import LIMITS, MEANING
+from monitoring.judge import Judged
+from monitoring.sketch import WITHIN
+from monitoring.thresholds import OVER_A_MONTH
+
+MINUS = "−"
+SHOWN = 10
+"""Columns and features that are seen without opening the rest."""
+WEEKS_SHOWN = 26
+USUAL_PSI = 0.25
+"""The usual rule's "major shift", for comparison."""
+KPI = {
+    "rank_ic_mean": ("Rank IC", "+.4f", "walk-forward"),
+    "hit_rate_median": ("Hit rate", ".1%", "a coin"),
+    "coverage_80": ("Within the 80% interval", ".1%", "stated"),
+    "calibration": ("p_up less the share of rises", "+.1%", "no bias"),
+    "brier": ("Brier score", ".4f", "a coin"),
+    "served": ("Symbols served", ".1%", "monitor.served_share"),
+}
+WIDTH, HEIGHT = 480, 120
+
+
+class Line(NamedTuple):
+    """A figure over time, drawn in a box of WIDTH by HEIGHT."""
+
+    points: str
+    reference: float | None
+    """y of the dashed line."""
+    zero: float
+    low: str
+    high: str
+    first: str
+    last: str
+
+
+def week_page(judged: Judged, before: dict[str, Any] | None) -> str:
+    """The whole document.
+
+    Args:
+        before: the document of the week before, where there is one.
+    """
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["code"] = _code
+    document = judged.document
+    return templates.get_template("week.html").render(
+        report=document,
+        kpis=[_kpi(row) for row in document["kpis"]],
+        accuracy=_accuracy_rows(document["accuracy"]),
+        by_symbol=[
+            (
+                row["symbol"],
+                row["n"],
+                _text(row["error"], ".2%"),
+                _text(row["unchanged"], ".2%"),
+                _text(row["right"], ".0%"),
+            )
+            for row in document["accuracy"]["by_symbol"]
+        ],
+        weeks_line=_weekly(judged),
+        charts=[(chart.name, _chart(judged, chart)) for chart in judged.charts],
+        expected=document["accuracy"]["expected"],
+        families=[_family(*of) for of in document["drift"].items()],
+        bars=_health_rows(document),
+        importance=_importance(document.get("importance") or {}, before),
+        shown=SHOWN,
+        text=_text,
+    )
+
+
+def _code(text: str) -> Markup:
+    """The text, escaped, with what stands between backquotes as code."""
+    parts = (
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
+        for at, part in enumerate(text.split("`"))
+    )
+    return Markup("").join(parts)
+
+
+def _text(value: float | None, form: str) -> str:
+    if value is None or not np.isfinite(value):
+        return "–"
+    return format(value, form).replace("-", MINUS)
+
+
+def _kpi(row: dict[str, Any]) -> dict[str, Any]:
+    title, form, of = KPI[row["name"]]
+    interval = row["ci95"]
+    return {
+        "title": title,
+        "now": _text(row["now"], form),
+        "interval": f"{_text(interval[0], form)} to {_text(interval[1], form)}" if interval else "",
+        "target": _text(row["target"], form),
+        "of": of,
+        "n": row["n_sessions"],
+        "trend": [_text(value, form) for value in row["trend"]],
+    }
+
+
+def _accuracy_rows(accuracy: dict[str, Any]) -> list[dict[str, Any]]:
+    """Champion and baselines, then the other versions, of the same live sessions."""
+    rows = [(name, figures, name != "champion") for name, figures in accuracy["live"].items()]
+    rows += [(f"version {name}", figures, False) for name, figures in accuracy["by_version"].items()]
+    return [
+        {
+            "name": name.replace("_", " "),
+            "is_baseline": is_baseline,
+            "rank_ic": _text(of["rank_ic_mean"], "+.4f"),
+            "interval": " to ".join(_text(end, "+.3f") for end in of["rank_ic_ci95"] or []),
+            "at_open": _text(of["rank_ic_mean_open"], "+.4f"),
+            "hit_rate": _text(of["hit_rate_median"], ".1%"),
+            "brier": _text(of["brier"], ".4f"),
+            "mape": _text(of["mape"], ".3f"),
+            "n": f"{of['n_predictions']:,}",
+            "sessions": of["n_sessions"],
+        }
+        for name, of, is_baseline in rows
+    ]
+
+
+def _line(values: pd.Series, reference: float | None, form: str = "+.3f") -> Line | None:
+    values = values.dropna()
+    if len(values) < 2:
+        return None
+    drawn = [*values, 0.0, *([] if reference is None else [reference])]
+    low, high = min(drawn), max(drawn)
+    reach = (high - low) or 1.0
+
+    def at(value: float) -> float:
+        return 4 + (HEIGHT - 8) * (high - value) / reach
+
+    across = np.linspace(0, WIDTH, len(values))
+    points = " ".join(f"{x:.1f},{at(y):.1f}" for x, y in zip(across, values, strict=True))
+    return Line(
+        points,
+        None if reference is None else at(reference),
+        at(0.0),
+        _text(low, form),
+        _text(high, form),
+        f"{values.index[0]:%Y-%m-%d}",
+        f"{values.index[-1]:%Y-%m-%d}",
+    )
+
+
+def _weekly(judged: Judged) -> Line | None:
+    """Mean rank IC of each week that the champion's version has matured sessions of."""
+    live = judged.live
+    if len(live) == 0:
+        return None
+    weekly = live["rank_ic"].resample("W-FRI").mean().dropna().tail(WEEKS_SHOWN)
+    expected = judged.document["accuracy"]["expected"]
+    return _line(weekly, expected.get("expected") if expected["judged"] else None)
+
+
+def _chart(judged: Judged, chart: Any) -> Line | None:
+    sessions = judged.live["rank_ic"].dropna().index
+    return _line(pd.Series(chart.values, sessions), chart.limit, ".2f")
+
+
+def _family(name: str, of: dict[str, Any]) -> dict[str, Any]:
+    rows = [
+        {
+            "name": column.removesuffix(OVER_A_MONTH).removesuffix(WITHIN),
+            "how": column.removeprefix(column.removesuffix(OVER_A_MONTH).removesuffix(WITHIN)),
+            "psi": _text(value, ".3f"),
+            "limit": _text(of["threshold"][column], ".3f"),
+            "share": value / of["threshold"][column],
+        }
+        for column, value in of["psi"].items()
+    ]
+    return {
+        "name": name,
+        "judged": of["judged"],
+        "reason": of.get("reason", ""),
+        "weeks": of["weeks"],
+        "drifted": len(of["drifted"]),
+        "usual": sum(
+            value > USUAL_PSI for name, value in of["psi"].items() if not name.endswith(OVER_A_MONTH)
+        ),
+        "rows": sorted(rows, key=lambda row: -row["share"]),
+    }
+
+
+def _health_rows(document: dict[str, Any]) -> list[dict[str, str]]:
+    health = document["health"]
+    figures = dict(health["bars"])
+    figures |= {"served": health["forecasts"]["share"], "repeated": health["forecasts"]["repeated"]}
+    rows = []
+    for name, value in figures.items():
+        limit, more_is_worse = LIMITS[name]
+        form = ".4f" if name == "price_order" else ".1%"
+        side = "at most" if more_is_worse else "at least"
+        limit_text = format(limit, ".2f" if name == "price_order" else ".0%")
+        rows.append({"text": MEANING[name], "now": _text(value, form), "limit": f"{side} {limit_text}"})
+    return rows
+
+
+def _importance(now: dict[str, Any], before: dict[str, Any] | None) -> list[dict[str, str]]:
+    earlier = {
+        row["feature"]: row["moved"]
+        for row in ((before or {}).get("importance") or {}).get("importance", [])
+    }
+    return [
+        {
+            "feature": row["feature"],
+            "moved": _text(row["moved"], ".3f"),
+            "share": min(1.0, row["moved"]),
+            "change": _text(row["moved"] - earlier[row["feature"]], "+.3f")
+            if row["feature"] in earlier
+            else "–",
+            "noise": _text(row["moved_se"], ".3f"),
+            "lost": _text(row["lost"], "+.4f"),
+            "lost_se": _text(row["lost_se"], ".4f"),
+        }
+        for row in now.get("importance", [])
+    ]

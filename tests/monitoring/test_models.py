@@ -1,0 +1,108 @@
+"""Is the version that answered the model it was registered as, and are the logged forecasts its own?"""
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from support.models_by_hand import FEATURES, WINDOW, contract, onnx_model, register, registry
+from support.workspaces import new_run
+
+from monitoring import report
+from monitoring.findings import TODO
+from monitoring.material import read_models
+from monitoring.rerun import rerun
+from pitwise.bars.calendar import session_close, session_date, session_number
+from pitwise.registry.contract import open_onnx, run_onnx
+from pitwise.registry.model import RegisteredModel
+from pitwise.registry.promotions import record_promotion
+from pitwise.workspace import Workspace, sha256, write_parquet
+
+DAYS = session_date(session_number(pd.Series(pd.to_datetime(["2024-06-03"])))[0] + np.arange(12))
+SYMBOLS = ["A", "B", "C"]
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return new_run(tmp_path / "run").workspace
+
+
+def test_a_version_is_held_against_the_file_it_was_registered_as(workspace, tmp_path):
+    file = tmp_path / "model.onnx"
+    onnx.save(onnx_model(scale=0.01), file)
+    recorded = sha256(file)
+    record_promotion(workspace, file, contract(), "gate", "the first")
+    versions = [
+        (onnx_model(scale=0.01), recorded),
+        (onnx_model(scale=0.011), recorded),
+        (onnx_model(scale=0.01), "f" * 64),
+    ]
+    for model, identity in versions:
+        version = register(workspace, model, contract())
+        registry(workspace).set_model_version_tag("pitwise", version, "onnx_sha256", identity)
+    found = read_models(workspace, ["1", "2", "3", "9"])
+    problems = {name: model.problem for name, model in found.items()}
+    assert problems == {"1": None, "2": "model_changed", "3": "model_unknown", "9": "model_gone"}
+    assert found["1"].identity == recorded
+    assert recorded[:12] in found["2"].text
+
+
+def daily() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    n = len(SYMBOLS) * len(DAYS)
+    closes = session_close(DAYS.to_series()).to_numpy()
+    table = pd.DataFrame(rng.uniform(1, 1e6, size=(n, len(FEATURES))), columns=list(FEATURES))
+    return table.assign(
+        symbol=np.repeat(SYMBOLS, len(DAYS)),
+        event_timestamp=pd.to_datetime(np.tile(closes, len(SYMBOLS)), utc=True),
+        created_timestamp=lambda t: t["event_timestamp"],
+        price_factor=1.0,
+        share_factor=1.0,
+    )
+
+
+def test_logged_forecasts_are_those_of_the_model_on_the_windows_as_they_were(workspace, tmp_path):
+    onnx.save(onnx_model(), tmp_path / "model.onnx")
+    session = open_onnx(tmp_path / "model.onnx", threads=1)
+    model = RegisteredModel("1", "by_hand", FEATURES, WINDOW, session, {})
+    table = daily()
+    last = table["event_timestamp"] >= table["event_timestamp"].unique()[-2]
+    windows = np.stack(
+        [
+            table.loc[at - WINDOW + 1 : at, list(FEATURES)].to_numpy("float32")
+            for at in np.flatnonzero(last)
+        ]
+    )
+    rows = table.loc[last, ["symbol", "event_timestamp"]].reset_index(drop=True)
+    rows = rows.assign(label=np.nan, log_return=run_onnx(session, windows)["log_return"])
+    seals = pd.DataFrame({"date": DAYS, "sealed_at": session_close(DAYS.to_series()).to_numpy()})
+    seals["sealed_at"] = pd.to_datetime(seals["sealed_at"], utc=True)
+    # A correction of the day after is in no window that had been served.
+    corrected = table[table["symbol"] == "A"].iloc[-3:-2].assign(close=1e9)
+    corrected["created_timestamp"] = table["event_timestamp"].max() + pd.Timedelta(days=1)
+    history = pd.concat([table, corrected]).sort_values(
+        ["symbol", "event_timestamp", "created_timestamp"]
+    )
+    write_parquet(history, workspace.daily_features)
+
+    found, findings = rerun(workspace, model, rows, seals, most=100, seed=1)
+    assert (found["n"], found["differ"], findings) == (6, 0.0, [])
+    assert {row["feature"] for row in found["importance"]} == set(FEATURES)
+    other = rows.assign(log_return=rows["log_return"] + 0.001)
+    found, findings = rerun(workspace, model, other, seals, most=100, seed=1)
+    assert (found["differ"], [f.kind for f in findings]) == (1.0, ["not_of_the_model"])
+    one = rows.assign(log_return=rows["log_return"] + 0.001 * (rows.index == 0))
+    found, findings = rerun(workspace, model, one, seals, most=100, seed=1)
+    assert [f.kind for f in findings] == ["other_windows"]
+
+
+def test_a_worse_model_is_trained_anew_where_that_is_wanted(workspace, monkeypatch):
+    did = []
+    monkeypatch.setattr(report, "retrain", lambda _, week: did.append(week))
+    worse = {"week": "2024-W23", "verdict": "act", "todo": TODO["retrain"]}
+    report.tell(workspace, worse)
+    assert did == []
+    text = workspace.params.read_text()
+    workspace.params.write_text(text.replace("retrain: propose", "retrain: auto"))
+    report.tell(workspace, worse | {"todo": TODO["bars"]})
+    report.tell(workspace, worse)
+    assert did == ["2024-W23"]
