@@ -23,7 +23,7 @@ from monitoring.sketch import (
     write_sketch,
 )
 from monitoring.weeks import Week
-from pitwise.bars.calendar import session_close
+from pitwise.bars.calendar import is_session, session_close
 from pitwise.bars.versions import read_versions
 from pitwise.errors import DataError, PitwiseError
 from pitwise.evaluation.sessions import SESSION, by_session, mean_of_seeds
@@ -94,7 +94,7 @@ def read_material(
     """
     versions = read_versions(workspace)
     # As each bar was first delivered: a correction that came later does not hide a broken feed.
-    delivered = versions.bars.drop_duplicates(["symbol", "date"])
+    delivered = versions.bars[is_session(versions.bars["date"])].drop_duplicates(["symbol", "date"])
     clean = read_parquet(workspace.clean_bars, BAR)
     health = bar_health(delivered)
     clean_days = clean["date"].value_counts().sort_index()
