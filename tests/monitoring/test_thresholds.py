@@ -98,10 +98,10 @@ def test_half_of_the_symbols_are_found_within_the_sessions(edges):
 
 
 def test_what_lasts_shows_over_four_weeks(edges):
-    before, month = market(250, 3), market(20, 8, a=1.5)
-    month["event_timestamp"] += pd.Timedelta(days=250)
+    before, month = market(450, 3), market(20, 8, a=1.5)
+    month["event_timestamp"] += pd.Timedelta(days=450)
     counts = sketch(pd.concat([before, month], ignore_index=True), edges).counts
     names = sketch(month, edges).columns
-    assert drift(counts, 5, 200, 0.02, names).drifted == ["a over four weeks"]
-    assert drift(counts[:250], 5, 200, 0.02, names).drifted == []
-    assert len(drift(counts[:110], 5, 200, 0.02, names).columns) == len(names)
+    assert drift(counts, 5, 400, 0.02, names).drifted == ["a over four weeks"]
+    assert drift(counts[:450], 5, 400, 0.02, names).drifted == []
+    assert len(drift(counts[:410], 5, 400, 0.02, names).columns) == len(names)
