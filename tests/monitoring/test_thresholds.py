@@ -98,7 +98,7 @@ def test_half_of_the_symbols_are_found_within_the_sessions(edges):
 
 
 def test_what_lasts_shows_over_four_weeks(edges):
-    before, month = market(450, 3), market(20, 8, a=1.5)
+    before, month = market(450, 3), market(20, 8, a=1.0)
     month["event_timestamp"] += pd.Timedelta(days=450)
     counts = sketch(pd.concat([before, month], ignore_index=True), edges).counts
     names = sketch(month, edges).columns
