@@ -19,8 +19,8 @@ MONTH = 20
 OVER_A_MONTH = " over four weeks"
 """Ends the name of a column of the longer span."""
 FEWEST_MONTHS = 20
-"""That the sessions before must hold for the longer span to be judged: of fewer, which overlap besides, the
-largest says too little of what a calm market does."""
+"""That the sessions before must hold for the longer span to be judged: of fewer, which overlap besides,
+the largest says too little of what a calm market does."""
 SMOOTHING = 0.5
 """Rows added to each bin, so that an empty one gives no infinite distance."""
 
