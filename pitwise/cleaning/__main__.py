@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from pitwise.bars.versions import known_actions, read_versions
 from pitwise.cleaning.as_of import judged_bars, with_the_past
-from pitwise.cleaning.clean import Cleaned, CleanParams, cleaned_by_group, nothing_left
+from pitwise.cleaning.clean import CLEAN_SCHEMA, Cleaned, CleanParams, cleaned_by_group, nothing_left
 from pitwise.cleaning.cross_section import cross_section, tape, write_cross_section
 from pitwise.stage import load_params, run_stage
 from pitwise.workspace import Workspace, write_json, write_parquet
@@ -25,6 +25,7 @@ def main(workspace: Workspace) -> None:
         tables, refused, found = [], [], []
         by_others = market if params.verdicts == "all" else None
         for part in cleaned_by_group(raw, params, by_others, actions=known_actions(versions)):
+            CLEAN_SCHEMA.validate(part.bars, inplace=True)
             tables.append(pa.Table.from_pandas(part.bars, preserve_index=False))
             refused.append(part.quarantine)
             found.append(part.events)

@@ -119,6 +119,7 @@ def clean(
     cleaned = cleaned_or_nothing(raw, params, earlier, unsealed, market, actions)
     if cleaned.bars.empty:
         raise nothing_left(cleaned.quarantine, params)
+    CLEAN_SCHEMA.validate(cleaned.bars, inplace=True)  # it changes nothing, and need not copy
     return cleaned
 
 
@@ -130,7 +131,8 @@ def cleaned_or_nothing(
     market: CrossSection | None = None,
     actions: pd.DataFrame | None = None,
 ) -> Cleaned:
-    """As `clean`, but it is no error if no row is left."""
+    """As `clean`, but it is no error if no row is left, and the schema is not checked: a session of live
+    bars would wait for that."""
     if JUDGED_AT not in raw:
         raw = raw.assign(**{JUDGED_AT: _judged_at(raw, unsealed)})
     if market is None and params.verdicts == "all":
@@ -167,7 +169,7 @@ def cleaned_by_group(
 ) -> Iterator[Cleaned]:
     """As `clean`, some symbols after others, for millions of bars: at least once, by symbol.
 
-    The index of the quarantine is the row in `raw`.
+    The index of the quarantine is the row in `raw`, and the schema is not checked.
     """
     for rows in by_symbol(raw):
         symbols = _Symbols(rows, params, _of(actions, rows))
@@ -283,7 +285,7 @@ class _Symbols:
             self._miss_sessions(market)
         bars = bars[list(CLEAN_SCHEMA.columns)].astype({"symbol": "string"})
         return Cleaned(
-            CLEAN_SCHEMA.validate(bars, inplace=True),  # it changes nothing, and need not copy
+            bars,
             quarantine.drop(columns=JUDGED_AT).astype({"symbol": "string"}),
             self._events().sort_values(EVENT_KEY, kind="stable", ignore_index=True),
         )

@@ -77,17 +77,18 @@ def _long(bars: pd.DataFrame, begins: np.ndarray, rows: np.ndarray) -> dict[str,
     first = on_first_basis(bars)
     columns = {feature.name: first[feature.name].to_numpy("float64") for feature in BARS}
     edges = np.append(np.flatnonzero(begins), len(bars))
-    found = {name: np.full(len(bars), np.nan) for name in LONG}
-    runs = np.unique(np.searchsorted(edges, rows, side="right") - 1)  # those of these rows
+    found = {name: np.full(len(rows), np.nan) for name in LONG}
+    run_of = np.searchsorted(edges, rows, side="right") - 1
+    runs = np.unique(run_of)
     longest = int(np.diff(edges)[runs].max(initial=1))
     for some in np.array_split(runs, -(-len(runs) * longest // AT_ONCE) or 1):
         lengths = np.diff(edges)[some]
-        is_bar = np.arange(lengths.max(initial=0)) < lengths[:, None]
-        at = (edges[some][:, None] + np.arange(is_bar.shape[1]))[is_bar]
-        run = {}
-        for name, values in columns.items():
-            run[name] = np.full(is_bar.shape, np.nan)
-            run[name][is_bar] = values[at]
+        session = np.arange(lengths.max(initial=0))
+        is_bar = session < lengths[:, None]
+        at = np.where(is_bar, edges[some][:, None] + session, 0)
+        run = {name: np.where(is_bar, values[at], np.nan) for name, values in columns.items()}
+        mine = np.flatnonzero(np.isin(run_of, some))
+        there = np.searchsorted(some, run_of[mine]), rows[mine] - edges[run_of[mine]]
         for name in LONG:
             feature = BY_NAME[name]
             table = np.full(is_bar.shape, np.nan)
@@ -95,8 +96,8 @@ def _long(bars: pd.DataFrame, begins: np.ndarray, rows: np.ndarray) -> dict[str,
             if defined.size:
                 defined[:] = feature.formula(run)[:, -defined.shape[1] :]
             run[name] = table
-            found[name][at] = table[is_bar]
-    return {name: values[rows] for name, values in found.items()}
+            found[name][mine] = table[there]
+    return found
 
 
 def _require_finite(daily: pd.DataFrame, position: np.ndarray) -> None:
