@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
@@ -37,8 +38,8 @@ class LiveChampion:
     Args:
         symbols: those that the store has windows of.
         seconds: between two checks of the alias.
-        swapped: called with the new predictor before it is the current one; while it raises, the old one
-            stays and it is tried again.
+        swapping: entered with the new predictor before it is the current one, and left when it is; while
+            entering raises, the old one stays and it is tried again.
 
     Raises:
         StoreError: there is no champion, or it is refused.
@@ -51,12 +52,12 @@ class LiveChampion:
         store: OnlineStore,
         symbols: Callable[[], Sequence[str]],
         seconds: float,
-        swapped: Callable[[Predictor], None] | None = None,
+        swapping: Callable[[Predictor], AbstractContextManager[object]] = nullcontext,
     ):
         self._name = registry.model
         self._store = store
         self._symbols = symbols
-        self._swapped = swapped
+        self._swapping = swapping
         self._predictor = self._checked(lambda: load_champion(workspace, registry))
         self._client = registry_client(workspace, registry)
         self._entry = self._predictor.model.entry
@@ -109,7 +110,7 @@ class LiveChampion:
         """Check the alias once, and swap if it has moved.
 
         Raises:
-            Exception: what `swapped` raises.
+            Exception: what `swapping` raises.
         """
         try:
             found = registered_version(self._client, self._name, CHAMPION)
@@ -150,9 +151,8 @@ class LiveChampion:
             return
         model = predictor.model
         if (model.version, model.identity) != (current.version, current.identity):
-            if self._swapped:
-                self._swapped(predictor)
-            self._predictor = predictor
+            with self._swapping(predictor):
+                self._predictor = predictor
             self.swaps += 1
             self.since = datetime.now(UTC)
             logger.info("version %s takes over from version %s", version, current.version)

@@ -121,7 +121,10 @@ class Publisher:
             StoreError: it does not answer, or the state cannot be written.
         """
         with self._lock:
-            whole = symbols is None or self._due is None
+            state, info = self._database.state, self._info(predictor)
+            # A state is of one model: after another's, each forecast is to be made anew.
+            is_another = state is not None and state.model.identity != info.identity
+            whole = symbols is None or self._due is None or is_another
             due = None if whole else {*(symbols or ()), *(self._due or ())}
             self._due = due
             if whole:
@@ -129,16 +132,13 @@ class Publisher:
             named = self._live.symbols if due is None else sorted(due)
             forecasts, faults = self._forecasts(predictor, named)
             features = self._features(named)
-            state = self._database.state
             if state and whole:
                 _require_all(named, {*forecasts, *faults}, state)
             elif state:
                 held_forecasts, held_features = self._known_anew(state, {*named})
                 forecasts, features = forecasts | held_forecasts, features | held_features
                 faults = {s: f for s, f in state.faults.items() if s not in named} | faults
-            state = self._database.commit(
-                self._info(predictor), *self._newest(), forecasts, features, faults, whole
-            )
+            state = self._database.commit(info, *self._newest(), forecasts, features, faults, whole)
             self._due = set()
             self._written.forget()
             return state

@@ -80,7 +80,7 @@ class Writer:
                 self._store,
                 lambda: self._live.symbols,
                 params.champion_seconds,
-                self._swapped,
+                self._swapping,
             )
             ends.callback(self._champion.stop, ENDING_SECONDS)
             self._database = StateWriter(state_file(workspace))
@@ -141,10 +141,13 @@ class Writer:
         if self._publisher:
             self._publisher.publish(self._champion.predictor, symbols)
 
-    def _swapped(self, predictor: Predictor) -> None:
-        if self._publisher:
-            with self._live.locked(WAIT_SECONDS):
-                self._publisher.publish(predictor, None)
+    @contextmanager
+    def _swapping(self, predictor: Predictor) -> Iterator[None]:
+        assert self._publisher
+        # Bars wait until it is the current one: the forecasts of theirs would be the old one's.
+        with self._live.locked(WAIT_SECONDS):
+            self._publisher.publish(predictor, None)
+            yield
 
     def _take(self, bars: Sequence[Mapping[str, Any]]) -> list[Outcome]:
         return self._live.take(_frame(bars))

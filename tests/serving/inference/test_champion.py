@@ -6,6 +6,8 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -282,16 +284,20 @@ def test_a_swap_is_told_before_it_is_made(workspace, store, point_to):
     point_to(GOOD)
     told = []
 
-    def swapped(predictor: Predictor) -> None:
+    @contextmanager
+    def swapping(predictor: Predictor) -> Iterator[None]:
         info = live.info(predictor)
         told.append((predictor.model.version, live.predictor.model.version, info.version, info.swaps))
+        yield
+        # What the block holds off is never answered by the old one after the new one's was told.
+        told.append(live.predictor.model.version)
 
-    live = LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 1, swapped)
+    live = LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 1, swapping)
     assert told == []
     point_to(BETTER)
     live.poll()
     live.poll()
-    assert told == [(BETTER, GOOD, BETTER, 1)]
+    assert told == [(BETTER, GOOD, BETTER, 1), BETTER]
     assert live.predictor.model.version == BETTER
 
 
@@ -299,11 +305,13 @@ def test_a_swap_that_cannot_be_told_is_not_made_and_tried_again(workspace, store
     point_to(GOOD)
     failures = [OSError("no room")]
 
-    def swapped(predictor: Predictor) -> None:
+    @contextmanager
+    def swapping(predictor: Predictor) -> Iterator[None]:
         if failures:
             raise failures.pop()
+        yield
 
-    live = LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 1, swapped)
+    live = LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 1, swapping)
     point_to(BETTER)
     with pytest.raises(OSError, match="no room"):
         live.poll()
@@ -317,11 +325,13 @@ def test_a_thread_that_fails_says_so_and_goes_on(workspace, store, point_to):
     fails = threading.Event()
     fails.set()
 
-    def swapped(predictor: Predictor) -> None:
+    @contextmanager
+    def swapping(predictor: Predictor) -> Iterator[None]:
         if fails.is_set():
             raise OSError("no room")
+        yield
 
-    live = LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 0.05, swapped)
+    live = LiveChampion(workspace, REGISTRY, store, lambda: SYMBOLS, 0.05, swapping)
     live.start()
     point_to(BETTER)
     wait_until(lambda: not live.status.ok)

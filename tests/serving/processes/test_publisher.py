@@ -172,6 +172,14 @@ def test_a_bar_asks_the_store_and_the_model_for_its_symbol_alone(market, publish
     assert state.changed == {"A": state.number, "B": first.number, "C": first.number}
 
 
+def test_a_state_is_of_one_model_alone(market, publisher):
+    publisher.publish(predictor_of(market, "2"), None)
+    market.asked.clear()
+    state = publisher.publish(predictor_of(market, "1"), ["A"])
+    assert market.asked == [["A", "B", "C"]]
+    assert state.model.version == "1"
+
+
 def daily(symbol: str, close: float, instant) -> pd.DataFrame:
     """A row that live bars write."""
     known = pd.Timestamp("2013-11-05", tz="UTC")
