@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pitwise.decisions import contributions, var
+from pitwise.decisions import contributions, performance, var
 from pitwise.decisions.drawdown import maximum_drawdown
 from pitwise.decisions.risk import risk_report
 
@@ -69,6 +69,13 @@ def compared(returns: pd.DataFrame, weights: pd.Series) -> bool:
             lambda: empyrical.beta(portfolio, market),
         ),
     }
+    for name in ("annual_return", "sharpe", "sortino", "calmar"):
+        ours = getattr(performance, name)
+        theirs = getattr(empyrical, name if name == "annual_return" else f"{name}_ratio")
+        pairs[name.replace("_", " ")] = (
+            lambda ours=ours: ours(array),
+            lambda theirs=theirs: theirs(array),
+        )
     for level, cutoff in ((0.95, 0.05), (0.99, 0.01)):
         pairs[f"VaR {level:.0%}"] = (
             lambda level=level: var.historical(array, level).var,

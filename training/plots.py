@@ -8,7 +8,13 @@ from matplotlib.figure import Figure
 
 from pitwise.evaluation import metrics
 
-COLOURS = {"ann": "#1f77b4", "lstm": "#d95f02", "gradient_boosting": "#1b9e77"}
+COLOURS = {
+    "gradient_boosting": "#1b9e77",
+    "ann": "#1f77b4",
+    "lstm": "#d95f02",
+    "transformer": "#e7298a",
+    "ensemble": "#7570b3",
+}
 GREY = "#777777"
 SHOWN_SYMBOLS = 30
 
@@ -22,6 +28,12 @@ def _panels(n: int, width: float = 5.2, height: float = 4.0) -> tuple[Figure, li
     return figure, list(axes)
 
 
+def _shown(name: str) -> str:
+    """The name of a kind or baseline as words."""
+    words = name.replace("_", " ")
+    return words.upper() if name in ("ann", "lstm") else words[0].upper() + words[1:]
+
+
 def learning_curves(curves: dict[str, pd.DataFrame], fitted: dict[str, dict]) -> Figure:
     """Training and validation loss of each model over its batches."""
     figure, axes = _panels(len(curves))
@@ -29,7 +41,7 @@ def learning_curves(curves: dict[str, pd.DataFrame], fitted: dict[str, dict]) ->
         axis.plot(curve["batches"], curve["train_loss"], color=GREY, label="training (with dropout)")
         axis.plot(curve["batches"], curve["validation_loss"], color=COLOURS[kind], label="validation")
         axis.axvline(fitted[kind]["best_after_batches"], color=GREY, ls=":", label="kept")
-        axis.set(title=kind.upper(), xlabel="batches, or trees", ylabel="loss")
+        axis.set(title=_shown(kind), xlabel="batches, or trees", ylabel="loss")
         axis.legend(frameon=False)
     return figure
 
@@ -48,7 +60,7 @@ def predicted_vs_actual(predictions: pd.DataFrame, kinds: Sequence[str], horizon
         axis.set(
             xlim=(-span, span),
             ylim=(low, high),
-            title=f"{kind.upper()}: {of}",
+            title=f"{_shown(kind)}: {of}",
             xlabel="predicted, %",
             ylabel="actual, %",
         )
@@ -78,7 +90,7 @@ def calibration(predictions: pd.DataFrame, kinds: Sequence[str], bins: int = 10)
             label="tenth of the forecasts, 95%",
         )
         axis.axhline(rose.mean(), color=GREY, lw=0.8, ls=":", label="share of rises in all")
-        axis.set(title=f"{kind.upper()}: calibration", xlabel="forecast p_up", ylabel="share that rose")
+        axis.set(title=f"{_shown(kind)}: calibration", xlabel="forecast p_up", ylabel="share that rose")
         axis.locator_params(axis="x", nbins=5)
         axis.legend(frameon=False)
     return figure
@@ -102,7 +114,7 @@ def cumulative_rank_ic(predictions: pd.DataFrame, kinds: Sequence[str], horizon:
             days,
             np.nancumsum(ic),
             color=COLOURS.get(kind, GREY),
-            label=f"{kind.replace('_', ' ')}: {figures}",
+            label=f"{_shown(kind)}: {figures}",
         )
     axis.axhline(0, color="black", lw=0.8)
     axis.set(title="Cumulative rank IC over the test sessions", ylabel="sum of daily rank IC")
@@ -128,7 +140,7 @@ def per_symbol_error(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
     left.set(title=f"Error of persistence{of}", xlabel="mean absolute percentage error, %")
     for kind in kinds:
         added = (shown[kind] - shown["persistence"]) * 100
-        right.plot(added, position, "o", ms=5, color=COLOURS[kind], label=kind.upper())
+        right.plot(added, position, "o", ms=5, color=COLOURS[kind], label=_shown(kind))
     right.axvline(0, color="black", lw=0.8)
     right.set_yticks(position, [])
     right.set(title="What a model adds (left of 0 is better)", xlabel="hundredths of a percentage point")

@@ -1,4 +1,4 @@
-"""A client of the service, `pitwise serve`: forecasts, features, live bars and the champion in Python.
+"""A client of the service, `pitwise serve`: forecasts, signals, risk, live bars and more in Python.
 
 Needs httpx: `pip install 'pitwise[client]'`.
 
@@ -19,8 +19,13 @@ from pitwise.client.answers import (
     PastForecast,
     PastForecasts,
     Readiness,
+    Risk,
+    Signal,
+    Signals,
+    SignalsRecord,
     SymbolProblem,
     Update,
+    ValueAtRisk,
 )
 from pitwise.client.client import Client
 from pitwise.client.errors import AnswerError, ClientError, ProblemError, UnreachableError
@@ -39,7 +44,12 @@ __all__ = [
     "PastForecasts",
     "ProblemError",
     "Readiness",
+    "Risk",
+    "Signal",
+    "Signals",
+    "SignalsRecord",
     "SymbolProblem",
     "UnreachableError",
     "Update",
+    "ValueAtRisk",
 ]

@@ -132,6 +132,132 @@ class Update(Answer):
 
 
 @dataclass(frozen=True, slots=True)
+class Signal(Answer):
+    """What to do with one symbol. Returns and costs are fractions; None is what is not known."""
+
+    symbol: str
+    as_of: datetime
+    """Close of the last session seen."""
+    for_session: date
+    horizon: int
+    signal: str
+    """BUY, HOLD or SELL."""
+    reason: str
+    """Why nothing is to be done; "" for BUY and SELL."""
+    confidence: float | None
+    """Calibrated probability of the direction that the forecast says."""
+    p_up: float
+    calibrated_p_up: float | None
+    score: float
+    last_close: float
+    target: float
+    """Forecast of the close of `for_session`, and below the ends of its interval."""
+    target_low: float | None
+    target_high: float | None
+    stop_loss: float | None
+    """None for HOLD, as is the next."""
+    take_profit: float | None
+    expected_return: float
+    expected_cost: float | None
+    """Of a round trip of one position."""
+    expected_net: float | None
+    """What a position in the forecast's direction is expected to earn, its cost out."""
+    feature_age_sessions: int
+    provisional: bool
+    unusual: bool | None
+    suspect: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalsRecord(Answer):
+    """What signals by the same rules came to before; `base` is of all symbols in those sessions."""
+
+    count: int
+    sessions: int
+    hit_rate: float | None
+    ci95: list[float] | None
+    """Of `hit_rate`."""
+    base_rate: float | None
+    net_bp: float | None
+    """Mean return of a position, costs out, in basis points."""
+    net_ci95: list[float] | None
+    base_bp: float | None
+    """Before costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signals(Answer):
+    """Signals by one version of the model."""
+
+    model_version: str
+    record: dict[str, SignalsRecord] | None
+    """By BUY and SELL; None: none was measured."""
+    signals: list[Signal]
+    errors: list[SymbolProblem]
+    """The symbols without a forecast."""
+    request_id: str
+
+    def frame(self) -> "pd.DataFrame":
+        """A row a signal, in their order; the columns are the fields of `Signal`."""
+        return _frame(Signal, self.signals)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueAtRisk(Answer):
+    """What is lost beyond in one session, or ten, of 20 (level 0.95) or of 100 (0.99).
+
+    Losses are above 0: fractions of the value, and in US dollars where the name says `value`.
+    """
+
+    method: str
+    """historical | normal | cornish_fisher | filtered"""
+    level: float
+    horizon: int
+    """Sessions: 1 or 10."""
+    by: str
+    """estimate | scaling | simulation"""
+    var: float
+    es: float
+    """Expected shortfall: the mean loss beyond `var`."""
+    var_value: float
+    es_value: float
+    fallback: str | None
+    """What stood in for a method that does not hold here."""
+    backtest: dict[str, Any] | None
+    """What came of the same method's figures before: exceptions, tests, traffic_light."""
+    untested: str | None
+    """Why there is no back-test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Risk(Answer):
+    """What a portfolio can lose; the page "Risk" of the documentation has the keys of its parts."""
+
+    as_of: date
+    """The last session of the history that it is told from."""
+    first_session: date
+    sessions: int
+    value: float
+    holdings: int
+    window: int
+    """Sessions behind a value at risk."""
+    var: list[ValueAtRisk]
+    drawdown: dict[str, Any]
+    volatility: dict[str, Any]
+    beta: float
+    diversification_ratio: float | None
+    correlation: dict[str, Any]
+    contributions: list[dict[str, Any]]
+    """By holding, what adds most first."""
+    stress: dict[str, Any]
+    notes: list[str]
+
+    def frame(self) -> "pd.DataFrame":
+        """A row a value at risk; the columns are the fields of `ValueAtRisk`."""
+        return _frame(ValueAtRisk, self.var)
+
+
+@dataclass(frozen=True, slots=True)
 class PastForecast(Answer):
     """A forecast as it was served, and what came of it."""
 
@@ -248,11 +374,20 @@ class Readiness:
     """The parts that do not do well, to why."""
 
 
+def _records(documents: Mapping[str, Any] | None) -> dict[str, SignalsRecord] | None:
+    if documents is None:
+        return None
+    return {name: SignalsRecord.read(document) for name, document in documents.items()}
+
+
 READERS |= {
     list[Forecast]: Forecast.read_all,
     list[SymbolProblem]: SymbolProblem.read_all,
     list[PastForecast]: PastForecast.read_all,
     list[BarOutcome]: BarOutcome.read_all,
+    list[Signal]: Signal.read_all,
+    list[ValueAtRisk]: ValueAtRisk.read_all,
+    dict[str, SignalsRecord] | None: _records,
 }
 
 

@@ -19,6 +19,8 @@ from pitwise.client.answers import (
     PastForecast,
     PastForecasts,
     Readiness,
+    Risk,
+    Signals,
     Update,
 )
 from pitwise.client.bars import day_text, documents_of, parts
@@ -33,6 +35,8 @@ By = Literal["p_up", "log_return", "score"]
 Day = date | str
 BARS_SECONDS = 30.0
 """The service may let bars wait so long for others (serve.bars_seconds)."""
+RISK_SECONDS = 60.0
+"""A report of a portfolio's risk may take so long, and wait for others."""
 
 
 class Client:
@@ -45,7 +49,7 @@ class Client:
     Args:
         url: of the service.
         key: of its API, where it needs one.
-        timeout: seconds to wait for an answer to begin; for one to bars, 30 more.
+        timeout: seconds to wait for an answer to begin; for one to bars 30 more, for a risk 60.
         retries: how often a request is sent again at most.
         traceparent: called for each request: the W3C trace context that it belongs to, or None.
 
@@ -65,6 +69,7 @@ class Client:
     ):
         self._connection = Connection(url, key, timeout, retries, traceparent)
         self._bars_timeout = timeout + BARS_SECONDS
+        self._risk_timeout = timeout + RISK_SECONDS
 
     def __enter__(self) -> Self:
         return self
@@ -165,6 +170,49 @@ class Client:
                 raise ended
             sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def signals(self, symbols: Iterable[str] | None = None, top: int = 10) -> Signals:
+        """What to do with each symbol, in the order of the symbols.
+
+        Args:
+            symbols: each once, at most serve.max_symbols; None: of the whole market the `top` most
+                promising, BUY and SELL first.
+
+        Raises:
+            ProblemError: none of them has a forecast, or stage `signals` has not run yet.
+        """
+        if symbols is None:
+            asked = self._connection.ask("GET", "/v1/signals", {"top": top})
+        else:
+            asked = self._connection.ask("POST", "/v1/signals", document={"symbols": list(symbols)})
+        document, request_id = asked
+        return Signals.read(document, request_id=request_id)
+
+    def risk(
+        self,
+        weights: Mapping[str, float] | None = None,
+        holdings: Mapping[str, float] | None = None,
+        value: float = 1.0,
+    ) -> Risk:
+        """What a portfolio, given by weights or by holdings, can lose, from the service's clean bars.
+
+        Args:
+            weights: by symbol, below 0 is short; they sum to 1. A pandas Series too.
+            holdings: shares by symbol, worth their last close.
+            value: of weights, in US dollars.
+
+        Raises:
+            ProblemError: both or none are given, a symbol is unknown, or there is no risk to tell of
+                them, such as of too short a history; `detail` and `errors` say which.
+        """
+        document: dict[str, Any] = {"value": float(value)}
+        for name, amounts in (("weights", weights), ("holdings", holdings)):
+            if amounts is not None:
+                document[name] = {str(symbol): float(amount) for symbol, amount in amounts.items()}
+        answer, _ = self._connection.ask(
+            "POST", "/v1/risk", document=document, timeout=self._risk_timeout
+        )
+        return Risk.read(answer)
 
     def features(self, symbol: str, as_of: Day | None = None) -> Features:
         """The bar and the indicators of a symbol's newest session.

@@ -90,9 +90,11 @@ def rebalance(
     orders = orders_of(prices, said, held, cash, strategy, params, sector)
     with replacing(out.expanduser().absolute()) as path:
         orders.to_csv(path, index=False, float_format="%.6g")
+    bought = orders["dollars"].where(orders["side"] == "buy", -orders["dollars"]).sum()
     print(
         f"{out}: {len(orders)} orders, {orders['dollars'].sum():,.0f} dollars traded at a cost of "
-        f"{orders['cost'].sum():,.0f}; the forecasts expect {orders['expected'].sum():,.0f} of them, "
+        f"{orders['cost'].sum():,.0f}, which leave {cash - bought - orders['cost'].sum():,.0f} in cash; "
+        f"the forecasts expect {orders['expected'].sum():,.0f} of them, "
         f"decided at the close of {prices.sessions[-1]:%Y-%m-%d}"
     )
 

@@ -34,12 +34,13 @@ from pitwise.evaluation.trials import recorded_trials
 from pitwise.reports.tear_sheet import TearSheet, tear_sheet
 from pitwise.stage import load_params, run_stage
 from pitwise.universe import read_sectors
-from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json
+from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json, write_parquet
 
 BARS = ["symbol", "date", "open", "close", "volume", "price_factor", "share_factor"]
 EVENTS = ["symbol", "date", "kind", "status", "price_ratio"]
 REPORT = "metrics/backtest.json"
 PAGE = "reports/tear_sheet.html"
+SESSIONS = "data/evaluation/backtest.parquet"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Outcome:
     document: dict
     """By portfolio its measures; random, claims and setup. What `metrics/backtest.json` has."""
     sheet: TearSheet
+    sessions: pd.DataFrame
+    """`portfolio`, `date` and what `backtest.Result.of_equity` has; what the dashboard draws."""
 
 
 def read_prices(workspace: Workspace) -> Prices:
@@ -90,6 +93,7 @@ def write(workspace: Workspace) -> dict:
         recorded=[one.sharpe for one in recorded_trials(workspace) if one.sharpe is not None],
     )
     write_json(found.document, workspace.path(REPORT))
+    write_parquet(found.sessions, workspace.path(SESSIONS))
     with replacing(workspace.path(PAGE)) as path:
         path.write_text(tear_sheet(found.sheet), encoding="utf-8")
     return found.document
@@ -133,7 +137,7 @@ def run(
     }
     for strategy in ALLOCATED:
         first = period.prices.sessions[0]
-        targets[strategy] = allocated(history, first, usable, expected, strategy, params)
+        targets[strategy] = allocated(history, first, usable, expected, strategy, params, sector)
     beside = {"equal_weight": equal(usable, params), "market": equal(usable, params, once=True)}
     sessions = {
         name: period.trade(one).of_equity().iloc[1:]  # the first is cash
@@ -157,7 +161,8 @@ def run(
     name = f"{best}_top"
     again = partial(period.trade, targets[name])
     sheet = tear_sheet_of(name, document, sessions, forecasts, drawn["top"], again, params)
-    return Outcome(document, sheet)
+    table = pd.concat(sessions, names=["portfolio", "date"]).reset_index()
+    return Outcome(document, sheet, table)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Was the value at risk right? Each past session's, from the sessions before it, against what came."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -20,8 +21,34 @@ YELLOW, RED = 0.95, 0.9999
 Result = dict[str, float | int | str]
 
 
+class Fit(NamedTuple):
+    """A variance fitted on the window before session `first`, and used up to `last` (exclusive)."""
+
+    first: int
+    last: int
+    garch: Garch
+
+
+def past_fits(returns: np.ndarray, window: int, refit: int = REFIT) -> list[Fit]:
+    """A fit on the window before every `refit`-th session; EWMA where the GARCH model does not converge.
+
+    Args:
+        returns: simple returns, oldest first: n.
+    """
+    found = []
+    for first in range(window, len(returns), refit):
+        before = returns[first - window : first]
+        garch = fit_garch(before) or ewma(before)
+        found.append(Fit(first, min(first + refit, len(returns)), garch))
+    return found
+
+
 def past_vars(
-    returns: np.ndarray, window: int, levels: Sequence[float], refit: int = REFIT
+    returns: np.ndarray,
+    window: int,
+    levels: Sequence[float],
+    refit: int = REFIT,
+    fits: Sequence[Fit] | None = None,
 ) -> dict[tuple[str, float], np.ndarray]:
     """What each method said before each session that has `window` sessions before it.
 
@@ -30,6 +57,7 @@ def past_vars(
 
     Args:
         returns: simple returns, oldest first: n.
+        fits: see `past_fits`, where they are at hand.
 
     Returns:
         for each method and level n - window values at risk, of the sessions from `window` on.
@@ -45,10 +73,10 @@ def past_vars(
         found["historical", level] = quantile
         found["normal", level] = -mean - z * deviation
         corrected = z + (z**2 - 1) * s / 6 + (z**3 - 3 * z) * k / 24 - (2 * z**3 - 5 * z) * s**2 / 36
-        holds = np.array([var.holds(*each, z) for each in zip(s, k, strict=True)], bool)
+        holds = np.array([var.holds(*each) for each in zip(s, k, strict=True)], bool)
         found["cornish_fisher", level] = np.where(holds, -mean - deviation * corrected, quantile)
         found["filtered", level] = np.empty(len(before))
-    for first, last, garch in _fits(returns, window, refit):
+    for first, last, garch in past_fits(returns, window, refit) if fits is None else fits:
         seen = returns[first - window : last]
         ahead = np.sqrt(garch.variances(seen)[window : len(seen)])
         shocks = garch.shocks(seen[:window])
@@ -58,11 +86,35 @@ def past_vars(
     return found
 
 
-def _fits(returns: np.ndarray, window: int, refit: int) -> Iterator[tuple[int, int, Garch]]:
-    """The sessions from and to (exclusive) that each fit is for, and the fit, on the window before."""
-    for first in range(window, len(returns), refit):
-        before = returns[first - window : first]
-        yield first, min(first + refit, len(returns)), fit_garch(before) or ewma(before)
+def past_simulated(
+    returns: np.ndarray,
+    window: int,
+    horizon: int,
+    levels: Sequence[float],
+    paths: int,
+    rng: np.random.Generator,
+    fits: Sequence[Fit],
+) -> dict[float, np.ndarray]:
+    """What simulated paths said before each block of `horizon` sessions, from the first window on.
+
+    As in `past_vars` nothing is from the block itself or later.
+
+    Args:
+        paths: drawn for each block.
+        fits: see `past_fits`.
+
+    Returns:
+        for each level a value at risk of every whole block.
+    """
+    starts = range(window, len(returns) - horizon + 1, horizon)
+    found = {level: np.empty(len(starts)) for level in levels}
+    of_session = {session: fit for fit in fits for session in range(fit.first, fit.last)}
+    for i, start in enumerate(starts):
+        fit = of_session[start]
+        ahead = fit.garch.paths(returns[fit.first - window : start], horizon, paths, rng)
+        for level in levels:
+            found[level][i] = var.simulated(ahead, level).var
+    return found
 
 
 def judged(exceptions: np.ndarray, level: float) -> Result:

@@ -103,6 +103,12 @@ def _show(report: dict[str, Any]) -> None:
         + f"\nbeta {report['beta']:.2f}"
         + (f", diversification ratio {ratio:.2f}" if (ratio := report["diversification_ratio"]) else "")
     )
+    fan = report["volatility"]["fan"]
+    ends = zip(fan["quantiles"], (band[-1] for band in fan["returns"]), strict=True)
+    console.print(
+        f"return over {len(fan['returns'][0])} sessions by {fan['model']}, quantiles: "
+        + ", ".join(f"{quantile:.0%} {value:+.1%}" for quantile, value in ends)
+    )
     table = Table("holding", "weight", "volatility", "beta", "share of risk", box=None)
     for row in report["contributions"][:10]:
         shown = (f"{row[name]:.1%}" for name in ("weight", "volatility"))
@@ -117,5 +123,11 @@ def _show(report: dict[str, Any]) -> None:
     for shock in report["stress"]["shocks"]:
         table.add_row("market falls", f"{shock['market']:.0%}", f"{shock['return']:.1%}")
     console.print(table)
+    if report["stress"]["factors"]:
+        table = Table("factor, worst 20 sessions", "beta", "factor", "portfolio", box=None)
+        for row in report["stress"]["factors"]:
+            shown = (f"{row[name]:+.1%}" for name in ("move", "return"))
+            table.add_row(row["factor"], f"{row['beta']:.2f}", *shown)
+        console.print(table)
     for note in report["notes"]:
         console.print(note)

@@ -43,6 +43,7 @@ def target(
     strategy: str,
     params: BacktestParams,
     held: Array,
+    can: Array,
     sectors: Array | None,
 ) -> Array:
     """(n_symbols,) weights for the session after the last.
@@ -51,14 +52,14 @@ def target(
         scores: (n_symbols,) what ranks them, NaN without a forecast.
         expected: (n_symbols,) simple return of a session that is forecast.
         held: (n_symbols,) weights now.
+        can: (n_symbols,) bool, what can be traded.
         sectors: (n_symbols,) see `portfolios.within`.
     """
-    has_bar = np.isfinite(prices.close[-1])
     if strategy in RANKED:
-        wanted = RANKED[strategy](np.where(has_bar, scores, np.nan), params.k)
+        wanted = RANKED[strategy](np.where(can, scores, np.nan), params.k)
     elif strategy in ALLOCATED:
         window = prices.total_returns()[-params.covariance_sessions :]
-        usable = np.isfinite(window).all(axis=0) & has_bar & (window.std(axis=0) > 0)
+        usable = np.isfinite(window).all(axis=0) & can & (window.std(axis=0) > 0)
         if strategy == "mean_variance":
             usable &= np.isfinite(expected)
         if usable.sum() < 2:
@@ -69,7 +70,7 @@ def target(
         wanted = np.zeros(len(expected))
         wanted[usable] = allocate(strategy, window[:, usable], expected[usable], params)
     else:
-        wanted = equal_weight(has_bar)
+        wanted = equal_weight(can)
     return within(wanted, params.limits, held, sectors)
 
 
@@ -84,10 +85,13 @@ def rebalance(
 ) -> pd.DataFrame:
     """The orders, in whole shares at the last close; the target is rounded towards 0.
 
+    What they cost is not invested. What has no bar in the last session, or one that is suspect, keeps
+    its shares.
+
     Args:
         prices: up to the session whose close decides.
-        forecasts: by symbol, log_return; and where it is there score, which ranks them, and horizon, the
-            sessions that the log return is over.
+        forecasts: by symbol, log_return; and where they are there score, which ranks them, horizon, the
+            sessions that the log return is over, and suspect, what the newest bar may be.
         holdings: shares by symbol, negative short.
         cash: dollars beside them.
         sectors: (n_symbols of the prices,) see `portfolios.within`.
@@ -115,11 +119,14 @@ def rebalance(
     horizon = said["horizon"].to_numpy(float) if "horizon" in said else 1.0
     before = shares * np.nan_to_num(close) / total
     a_session = np.expm1(expected / horizon)
-    wanted = target(prices, scores, a_session, strategy, params, before, sectors)
-    has_bar = np.isfinite(prices.close[-1])
-    wanted = around_halts(wanted, before, has_bar)
-    price = np.where(has_bar, close, 1.0)
-    whole = np.where(has_bar, np.trunc(wanted * total / price), shares)
+    can = np.isfinite(prices.close[-1])
+    if "suspect" in said:
+        can &= said["suspect"].isna().to_numpy()
+    wanted = target(prices, scores, a_session, strategy, params, before, can, sectors)
+    wanted = around_halts(wanted, before, can)
+    price = np.where(can, close, 1.0)
+    cost = _cost(prices, np.abs(wanted - before) * total * can, params.costs).sum()
+    whole = np.where(can, np.trunc(wanted * (total - cost) / price), shares)
     change = whole - shares
     traded = np.flatnonzero(change)
     dollars = np.abs(change * price)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pitwise.decisions import contributions, drawdown, stress, var
-from pitwise.decisions.backtest_var import judged, past_vars
+from pitwise.decisions import contributions, drawdown, factors, stress, var
+from pitwise.decisions.backtest_var import judged, past_fits, past_simulated, past_vars
 from pitwise.decisions.holdings import checked_weights, held_returns
 from pitwise.decisions.volatility import Garch, annual, ewma, fan, fit_garch
 from pitwise.errors import DataError
@@ -21,6 +21,8 @@ LEAST = 250
 AHEAD = 20
 """Sessions of a volatility forecast."""
 PATHS = 10_000
+PAST_PATHS = 2000
+"""Of each block of a back-test."""
 FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
 MATRIX = 50
 """Symbols up to which the document has the correlation matrix."""
@@ -56,7 +58,7 @@ def risk_report(
         var: for each method, level and horizon `var`, `es`, and either `backtest` or `untested`, which
         says why there is none; `fallback` says what stood in for a method that does not hold here.
         drawdown, volatility (`models` and `fan`), beta, diversification_ratio, correlation,
-        contributions, stress (`episodes` and `shocks`), notes. The page "Risk" has each key.
+        contributions, stress (`episodes`, `shocks`, `factors`), notes. The page "Risk" has each key.
 
     Raises:
         DataError: weights that do not sum to 1, an unknown symbol, too short a history, a symbol that no
@@ -93,6 +95,9 @@ def risk_report(
         "stress": {
             "episodes": [stress.episode(returns, market, weights, beta, of) for of in stress.EPISODES],
             "shocks": [stress.shock(weights, beta, size) for size in stress.SHOCKS],
+            "factors": factors.shocks(
+                portfolio, factors.factor_returns(returns[-window - factors.YEAR :])
+            ),
         },
         "notes": _notes(held, absent, shortest, len(returns)),
     }
@@ -104,8 +109,14 @@ def _tails(returns: np.ndarray, window: int, value: float, rng: np.random.Genera
     fitted = fit_garch(now)
     garch = fitted or ewma(now)
     filter_fallback = None if fitted else FILTER_FALLBACK
-    past = past_vars(returns, window, LEVELS) if len(returns) - window >= LEAST else {}
     paths = garch.paths(now, HORIZON, PATHS, rng)
+    past: dict[tuple[str, float], np.ndarray] = {}
+    simulated: dict[float, np.ndarray] = {}
+    if len(returns) - window >= LEAST:
+        fits = past_fits(returns, window)
+        past = past_vars(returns, window, LEVELS, fits=fits)
+        if (len(returns) - window) // HORIZON >= LEAST:
+            simulated = past_simulated(returns, window, HORIZON, LEVELS, PAST_PATHS, rng, fits)
     found = []
     for level in LEVELS:
         corrected = var.cornish_fisher(now, level)
@@ -124,12 +135,12 @@ def _tails(returns: np.ndarray, window: int, value: float, rng: np.random.Genera
                 row | {"horizon": 1, "by": "estimate"} | _tested(returns, said, window, level, 1)
             )
             row = _row(method, level, var.scaled(tail, HORIZON), value, fallback)
-            long_past = None if said is None else said * HORIZON**0.5
-            tested = _tested(returns, long_past, window, level, HORIZON)
+            of_blocks = None if said is None else said[::HORIZON] * HORIZON**0.5
+            tested = _tested(returns, of_blocks, window, level, HORIZON)
             found.append(row | {"horizon": HORIZON, "by": "scaling"} | tested)
         row = _row("filtered", level, var.simulated(paths, level), value, filter_fallback)
-        why = "paths are simulated from today alone"
-        found.append(row | {"horizon": HORIZON, "by": "simulation", "backtest": None, "untested": why})
+        tested = _tested(returns, simulated.get(level), window, level, HORIZON)
+        found.append(row | {"horizon": HORIZON, "by": "simulation"} | tested)
     return found
 
 
@@ -148,7 +159,11 @@ def _row(method: str, level: float, tail: var.Tail, value: float, fallback: str 
 def _tested(
     returns: np.ndarray, said: np.ndarray | None, window: int, level: float, horizon: int
 ) -> Document:
-    """The back-test over periods that do not overlap, or why there is none."""
+    """The back-test over periods that do not overlap, or why there is none.
+
+    Args:
+        said: value at risk of each period from the first window on; None where there is none.
+    """
     periods = (len(returns) - window) // horizon
     if said is None or periods < LEAST:
         blocks = "sessions" if horizon == 1 else f"blocks of {horizon} sessions"
@@ -157,7 +172,7 @@ def _tested(
     blocks_of = returns[window : window + periods * horizon].reshape(periods, horizon)
     losses = 1 - np.prod(1 + blocks_of, axis=1)
     return {
-        "backtest": judged(losses > said[: periods * horizon : horizon], level),
+        "backtest": judged(losses > said[:periods], level),
         "untested": None,
     }
 

@@ -5,12 +5,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pitwise.errors import DataError
 from pitwise.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -53,7 +56,7 @@ def signals(
         rows = json.loads(table.to_json(orient="records", date_format="iso"))
         print(json.dumps(report | {"signals": rows}, indent=2, allow_nan=False))
     else:
-        _show(report, table.to_dict("records"))
+        _show(report, table)
 
 
 def _is_older(path: Path, workspace: Workspace) -> bool:
@@ -63,18 +66,21 @@ def _is_older(path: Path, workspace: Workspace) -> bool:
     return not path.exists() or path.stat().st_mtime < newest
 
 
-def _show(report: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def _show(report: dict[str, Any], signals: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pitwise.reports.decisions import record_lines, turn_lines
+
     console = Console(highlight=False)
-    counts = report["counts"]
+    counts, rows = report["counts"], signals.to_dict("records")
     console.print(
         f"After {report['as_of']}, for {report['for_session']}: {counts['BUY']:,} BUY, "
-        f"{counts['SELL']:,} SELL, {counts['HOLD']:,} HOLD. Prices in dollars; expected return, and "
-        "cost of a round trip, in basis points."
+        f"{counts['SELL']:,} SELL, {counts['HOLD']:,} HOLD. sure: calibrated "
+        "probability of the direction; prices in dollars; expected return, and cost of a round trip, "
+        "in basis points."
     )
-    table = Table("symbol", "signal", box=None)
+    table = Table("symbol", "signal", box=None, padding=(0, 1, 0, 0))
     for name in ("sure", "close", "target", "stop", "profit", "expected", "cost"):
         table.add_column(name, justify="right")
     for row in rows:
@@ -92,19 +98,8 @@ def _show(report: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         notes = [row["reason"], row["reversals"].replace("_", " ").replace(",", ", ")]
         if any(notes):
             console.print(f"{row['symbol']}: {'; '.join(filter(None, notes))}")
-    if calibration := report["calibration"]:
-        console.print(
-            f"sure: calibrated on {calibration['forecasts']:,} forecasts of the "
-            f"{calibration['source']}, {calibration['first_session']} to {calibration['last_session']}"
-        )
-    for name, past in (report["record"] or {}).items():
-        if past["net_ci95"]:
-            low, high = past["net_ci95"]
-            console.print(
-                f"{name} before: {past['count']:,}, right in {past['hit_rate']:.1%} (all symbols "
-                f"{past['base_rate']:.1%}), earned {past['net_bp']:+.1f} bp each after costs "
-                f"({low:+.1f} to {high:+.1f}; all symbols before costs {past['base_bp']:+.1f})"
-            )
+    for line in [*record_lines(report), *turn_lines(report, signals)]:
+        console.print(line)
     if (mood := report["sentiment"]["sentiment"]) is not None:
         console.print(f"market sentiment {mood:.0f} of 100 (0 fear, 100 greed)")
 

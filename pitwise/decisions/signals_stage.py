@@ -158,18 +158,28 @@ def calibrate(
 
     Returns:
         calibration: intercept and slope, fitted on all of them for tonight, and what they are of; None
-        where there is nothing to fit on. scores and reliability: of calibrations that were fitted on
+        where there is nothing to fit on. calibrations: the quarters' own, each with the day that it is
+        `from`. scores and reliability: of calibrations that were fitted on
         what was known before each quarter, see `signals_calibration`; None and empty where there is but
         one quarter.
     """
     fitted = fit_platt(said["p_up"].to_numpy(float), said["label"].to_numpy(float) > 0)
+    nothing = {"calibrated": [], "stated": []}
     if fitted is None:
-        return {"calibration": None, "scores": None, "reliability": {"calibrated": [], "stated": []}}
+        return {"calibration": None, "calibrations": [], "scores": None, "reliability": nothing}
     table = {
         name: reliability(past[column], past, horizon, params.bootstrap_samples, params.seed)
         for name, column in (("calibrated", "calibrated"), ("stated", "p_up"))
     }
+    quarters = past.drop_duplicates(["intercept", "slope"])
+    from_days = session_days(quarters[SESSION])
     return {
+        "calibrations": [
+            {"from": f"{day:%Y-%m-%d}", "intercept": float(intercept), "slope": float(slope)}
+            for day, intercept, slope in zip(
+                from_days, quarters["intercept"], quarters["slope"], strict=True
+            )
+        ],
         "calibration": {
             **fitted._asdict(),
             "source": source,

@@ -127,6 +127,7 @@ def allocated(
     expected: Array,
     strategy: str,
     params: BacktestParams,
+    sectors: Array | None = None,
 ) -> Array:
     """Targets by covariance for the sessions from `first` on; NaN rows are no decision.
 
@@ -137,6 +138,7 @@ def allocated(
         history: prices from before `first`, to estimate by.
         usable: (n_sessions from first on, n_symbols) see `candidates`.
         expected: of the same shape, expected simple return of a session.
+        sectors: of the same shape, see `sectors_of`.
     """
     start = int(history.sessions.searchsorted(first))
     returns, closes = history.total_returns(), history.close
@@ -157,8 +159,8 @@ def allocated(
             continue
         wanted = np.zeros(expected.shape[1])
         wanted[chosen] = allocate(strategy, window[:, chosen], expected[i, chosen], params)
-        held = within(wanted, params.limits, held)
-        targets[i] = held
+        of = None if sectors is None else sectors[i]
+        targets[i] = held = within(wanted, params.limits, held, of)
     return targets
 
 

@@ -37,12 +37,12 @@ def cornish_fisher(returns: np.ndarray, level: float) -> Tail | None:
     expected shortfall. Source: Cornish and Fisher (1938); the range where it holds: Maillard (2012).
 
     Returns:
-        None where skewness is too large for the kurtosis: the corrected quantile would fall as the
-        probability rises somewhere in the tail.
+        None where the corrected quantile would fall somewhere as the probability rises: skewness is too
+        large for the kurtosis, or the kurtosis itself is, from an excess of 8 on.
     """
     z = norm.ppf(1 - level)
     s, k = float(skew(returns)), float(kurtosis(returns))
-    if not holds(s, k, z):
+    if not holds(s, k):
         return None
     quantile = z + (z**2 - 1) * s / 6 + (z**3 - 3 * z) * k / 24 - (2 * z**3 - 5 * z) * s**2 / 36
     # Moments of a normal variable below z: E[Z] = -f, E[Z^2] = 1 - z f, E[Z^3] = -(z^2 + 2) f.
@@ -76,10 +76,7 @@ def _moments(returns: np.ndarray, quantile: float, mean_below: float) -> Tail:
     return Tail(float(-mean - deviation * quantile), float(-mean - deviation * mean_below))
 
 
-def holds(s: float, k: float, z: float) -> bool:
-    """Whether Cornish and Fisher's quantile rises with the normal one everywhere below z."""
+def holds(s: float, k: float) -> bool:
+    """Whether Cornish and Fisher's quantile rises with the normal one everywhere."""
     a, b, c = k / 8 - s**2 / 6, s / 3, 1 - k / 8 + 5 * s**2 / 36  # its slope: a z^2 + b z + c
-    if a <= 0:
-        return a == 0 and b <= 0 and a * z**2 + b * z + c > 0
-    lowest = min(z, -b / (2 * a))
-    return a * lowest**2 + b * lowest + c > 0
+    return b**2 < 4 * a * c and a > 0 if a else b == 0 and c > 0

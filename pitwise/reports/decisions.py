@@ -116,6 +116,21 @@ def record_lines(report: Mapping[str, Any]) -> list[str]:
     return [line.replace(" -", f" {MINUS}") for line in lines]
 
 
+def turn_lines(report: Mapping[str, Any], signals: pd.DataFrame) -> list[str]:
+    """How often each trend reversal flag of these signals was right before, one session ahead."""
+    flagged = {flag for flags in signals["reversals"] for flag in flags.split(",")}
+    told = []
+    for row in report["reversals"]:
+        name = f"{row['flag']}_{row['direction']}"
+        if name in flagged and row["horizon"] == 1 and row["ci95"]:
+            low, high = (100 * end for end in row["ci95"])
+            told.append(
+                f"{name.replace('_', ' ')} right in {100 * row['hit_rate']:.1f}% of {row['count']:,} "
+                f"({low:.1f} to {high:.1f}; all symbols {100 * row['base_rate']:.1f}%)"
+            )
+    return [f"Turns before, the next session: {'; '.join(told)}."] if told else []
+
+
 def sentiment_path(sentiment: pd.Series, width: float, height: float) -> str:
     """The last year's line as points of an SVG polyline, 0 at the bottom; "" for fewer than two."""
     known = sentiment.dropna().tail(SESSIONS).to_numpy(float)
@@ -157,12 +172,16 @@ def risk_lines(risk: Mapping[str, Any]) -> list[str]:
 
 def shown(decisions: Decisions, in_doubt: int) -> dict[str, Any]:
     """What `decisions.html` puts in its places; see `lead` for the argument."""
+    acted = decisions.signals[decisions.signals["signal"] != "HOLD"]
     return {
         "to_do": lead(decisions, in_doubt),
         "acts": signal_rows(decisions.signals),
         "acts_shown": SHOWN,
         "target_interval": f"{100 * decisions.report['rules']['interval']:.0f}",
-        "record": record_lines(decisions.report),
+        "record": [
+            *record_lines(decisions.report),
+            *turn_lines(decisions.report, acted.head(SHOWN)),
+        ],
         "mood": decisions.report["sentiment"],
         "mood_line": sentiment_path(decisions.sentiment, 240, 48),
         "risks": risk_lines(decisions.risk),

@@ -5,7 +5,7 @@ Only here is anything drawn: matplotlib's SVG, inside the page as an image that 
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,18 +157,32 @@ def compact(number: float) -> str:
     return f"{number:.3g}"
 
 
+def words(name: str) -> str:
+    """The name of a kind, baseline or portfolio as words."""
+    return " ".join({"lstm": "LSTM", "ann": "ANN"}.get(word, word) for word in name.split("_"))
+
+
 def page(title: str, lead: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
     """The whole document. Every text, symbol and number in it is escaped."""
     return template("page.html").render(title=title, lead=lead, facts=facts, sections=sections)
 
 
-def template(name: str) -> Template:
-    """A template of this folder: what is put into it is escaped, and must be there."""
+def template(
+    name: str, folder: Path | None = None, filters: Mapping[str, Callable[..., Any]] | None = None
+) -> Template:
+    """A template: what is put into it is escaped, and must be there.
+
+    Args:
+        folder: that it is in, and may include from before this one, which has `palette.css`; None: this.
+        filters: of its own, by name.
+    """
+    here = Path(__file__).parent
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([folder or here, here]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.filters.update(filters or {})
     return templates.get_template(name)

@@ -26,7 +26,7 @@ from pitwise.reports.inline import (
     units,
     zero,
 )
-from pitwise.reports.page import compact, dates_below, drawing, template
+from pitwise.reports.page import compact, dates_below, drawing, template, words
 
 IC_SESSIONS = 63
 ACTIVITY_SESSIONS = 21
@@ -186,7 +186,7 @@ def information(sheet: TearSheet) -> Figure:
     drawn, (axis,) = panels(2.1)
     mean = sheet.rank_ic.rolling(ic_sessions(sheet)).mean()
     styles = [(UP, "-"), *[(GREY, "--")] * (mean.shape[1] - 1)]
-    labels = {name: (shown(name), *style) for name, style in zip(mean, styles, strict=True)}
+    labels = {name: (words(name), *style) for name, style in zip(mean, styles, strict=True)}
     lines(axis, mean, labels)
     zero(axis)
     units(axis.yaxis, signed=True)
@@ -272,15 +272,10 @@ def value_at_risk(sheet: TearSheet) -> Figure:
     return drawn
 
 
-def shown(name: str) -> str:
-    """The name of a kind or portfolio as words."""
-    return " ".join({"lstm": "LSTM", "ann": "ANN"}.get(word, word) for word in name.split("_"))
-
-
 def title(sheet: TearSheet) -> str:
     """What the portfolio is."""
     setup = sheet.document["setup"]
-    kind = shown(setup["kind"])
+    kind = words(setup["kind"])
     return f"{kind[0].upper()}{kind[1:]}, top {setup['k']}"
 
 
@@ -336,7 +331,7 @@ def portfolios(sheet: TearSheet) -> list[dict[str, Any]]:
         over = one.get("return_over_equal_weight")
         cells.insert(1, "–" if over is None else number(over["value"], 100, 1, signed=True))
         cells.append("–" if above is None else number(above, 100, 0))
-        rows.append({"name": shown(name), "ours": name == sheet.name, "cells": cells})
+        rows.append({"name": words(name), "ours": name == sheet.name, "cells": cells})
     return rows
 
 

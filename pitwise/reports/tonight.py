@@ -12,7 +12,7 @@ import pandas as pd
 
 from pitwise.bars.calendar import next_session, session_close, session_number
 from pitwise.reports.decisions import Decisions, shown
-from pitwise.reports.page import template
+from pitwise.reports.page import template, words
 
 State = Literal["done", "stale", "incomplete"]
 SHOWN = 10
@@ -198,7 +198,7 @@ def standings(evaluation: Mapping[str, Any], champion_kind: str | None) -> list[
             at = tuple((x - low) / width for x in (interval[0], direction, interval[1]))
         rows.append(
             Standing(
-                name.replace("_", " "),
+                words(name),
                 name == champion_kind,
                 name in BASELINES,
                 signed(found.get("rank_ic_mean"), 3),

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from support import small_runs as small
 from support.once import once
+from support.signal_rules import write_rules
 
 from benchmarks.serving.service import pitwise_serve
 from pitwise.bars.calendar import next_session
@@ -98,6 +99,19 @@ def test_what_was_answered_is_in_the_history_and_in_the_log_by_its_request(servi
     past = [f for f in client.history("S001").forecasts if f.for_session == now.for_session]
     assert [(f.price, f.matured) for f in past] == [(now.price, False)]
     assert client.past_forecasts(now.as_of.date()).forecasts
+
+
+def test_signals_are_by_the_rules_of_the_workspace(service, client):
+    _, workspace, _ = service
+    write_rules(workspace)
+    answer = client.signals(["S001", "S002"])
+    assert [signal.symbol for signal in answer.signals] == ["S001", "S002"]
+    by_forecast = {f.symbol: f for f in client.predict(["S001", "S002"]).forecasts}
+    for signal in answer.signals:
+        assert signal.target == pytest.approx(by_forecast[signal.symbol].price)
+        assert (signal.signal == "HOLD") == bool(signal.reason)
+    assert logged(workspace, answer.request_id).route == "/v1/signals"
+    assert {signal.symbol for signal in client.signals(top=5).signals} == {f"S00{i}" for i in range(5)}
 
 
 def test_features_of_the_past_are_those_known_then(client, service):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -143,6 +144,11 @@ def test_sectors_hold_from_day_to_day(market):
     targets = ranked(scores, "top", params, sectors=sectors)
     assert targets[4, :3] == pytest.approx([1 / 3] * 3)
     assert targets[5, :3] == pytest.approx([1 / 3, 1 / 6, 1 / 6])
+    # So are portfolios by covariance.
+    usable, of = np.full((1, N), True), np.full((1, N), "tech", dtype=object)
+    first = history.sessions[-1]
+    (weights,) = allocated(history, first, usable, usable * 0.0, "minimum_variance", params, of)
+    assert weights.sum() == pytest.approx(1 / 3)
 
 
 def test_weights_by_covariance_use_nothing_later(market):
@@ -169,6 +175,22 @@ def test_the_score_ranks_where_there_is_one(market):
     assert sorted(orders["symbol"]) == ["S09", "S10", "S11"]
 
 
+@pytest.mark.parametrize("strategy", ["top", "equal_weight"])
+def test_what_is_suspect_or_has_no_bar_is_left_alone(market, strategy):
+    history, _, _ = market
+    halted = replace(history, close=history.close.copy())
+    halted.close[-1, 3] = NAN
+    doubt = pd.Series([None, "split", *[None] * (N - 2)], index=history.symbols)
+    said = forecast(history).assign(suspect=doubt)
+    held = pd.Series({"S01": 5.0, "S03": 7.0})
+    orders = rebalance(halted, said, held, 1e5, strategy, PARAMS)
+    assert {"S00", "S02"} < set(orders["symbol"])
+    assert not {"S01", "S03"} & set(orders["symbol"])
+    # They keep their part of the equity, and nothing else is bought with it.
+    kept = 5 * history.close[-1, 1] + 7 * history.close[-2, 3]
+    assert 0.98 < orders["after"].sum() + kept / (1e5 + kept) <= 1
+
+
 def test_orders_lead_to_the_largest_forecasts(market):
     history, _, _ = market
     close = history.close[-1]
@@ -184,6 +206,9 @@ def test_orders_lead_to_the_largest_forecasts(market):
     assert orders.loc["S11", "why"] == "closed in top: forecast 12 of 12"
     assert orders.loc["S01", "why"] == "new in top: forecast 2 of 12"
     assert orders.loc["S11", "expected"] == pytest.approx(-np.expm1(-0.03) * 100 * close[11])
+    # What they cost is left.
+    whole = rebalance(history, said, pd.Series(dtype=float), 1e8, "top", PARAMS)
+    assert 0 < whole["cost"].sum() < 1e8 - whole["dollars"].sum() < 1.1 * whole["cost"].sum()
     # Commission and half-spread are 2.5 bp; impact comes on top.
     assert (orders["cost"] > 2.5e-4 * orders["dollars"]).all()
     after = wanted @ close[:3]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pitwise.decisions import performance
+from pitwise.decisions import contributions, performance, var
 from pitwise.decisions.claims import CLAIMS, claims, of_forecasts, of_portfolios
 from pitwise.decisions.performance import MEASURES, Trials
 
@@ -27,6 +27,38 @@ def test_returns_by_hand():
     assert performance.max_drawdown(RETURNS) == pytest.approx(-0.1)
     assert performance.calmar(RETURNS) == pytest.approx((1.0395**84 - 1) / 0.1)
     assert performance.hit_rate(np.append(RETURNS, 0.0)) == pytest.approx(2 / 3)
+
+
+def test_measures_are_those_of_empyrical():
+    # What empyrical-reloaded 0.7.1 says of these returns. It brings Bottleneck, with which pandas sums
+    # in another order, so it is not installed here; benchmarks/risk.py asks it anew.
+    at = np.arange(1, 505.0)
+    returns = np.sin(at**2) / 100 + 0.0004
+    market = np.cos(at**3) / 100 + returns
+    beta = contributions.betas(pd.DataFrame({"A": returns}), pd.Series(market))["A"]
+    ours = [
+        performance.annual_return(returns),
+        performance.volatility(returns),
+        performance.sharpe(returns),
+        performance.sortino(returns),
+        performance.calmar(returns),
+        performance.max_drawdown(returns),
+        *var.historical(returns, 0.95),
+        *var.historical(returns, 0.99),
+        beta,
+    ]
+    theirs = [
+        0.08280403793961577,
+        0.11300013389065842,
+        0.7604985959570019,
+        1.1237651892941407,
+        1.0804158392049572,
+        -0.07664089597256235,
+        *(0.009501058524878637, 0.009566368377594048),
+        *(0.009592583747917584, 0.009598349945643783),
+        0.5005830960727653,
+    ]
+    assert ours == pytest.approx(theirs, abs=1e-8)
 
 
 def test_a_fall_counts_from_the_start_on():

@@ -100,6 +100,42 @@ def test_hierarchical_risk_parity_of_two_pairs_by_hand():
     assert weights == pytest.approx([0.4, 0.1, 0.4, 0.1])
 
 
+@pytest.fixture(scope="module")
+def alike():
+    """Returns of 60 sessions of six symbols that move together, the last three times as far."""
+    common = 0.6 * np.cos(np.arange(60.0) ** 3)[:, None]
+    return (np.sin(np.arange(360.0).reshape(60, 6) ** 2) + common) * np.linspace(0.5, 1.5, 6) / 100
+
+
+def test_hierarchical_risk_parity_is_that_of_pyportfolioopt(alike):
+    # PyPortfolioOpt 1.6.0: HRPOpt(cov_matrix=...).optimize().
+    theirs = [0.41903555897896927, 0.18381051800371861, 0.19383636030214887]
+    theirs += [0.08529634698374443, 0.05585294077083484, 0.062168274960583914]
+    ours = portfolios.hierarchical_risk_parity(np.cov(alike.T))
+    assert ours == pytest.approx(theirs, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("aversion", "theirs"),
+    [
+        (None, [0.249999567, 0.249999354, 0.249999367, 0.194063907, 0.021347988, 0.034589818]),
+        (5.0, [0.032463811, 0.25, 0.0, 0.217536188, 0.25, 0.25]),
+    ],
+)
+def test_weights_by_variance_are_those_of_skfolio(alike, aversion, theirs):
+    # skfolio 1.12.2: MeanRisk with LedoitWolf and max_weights=0.25, of the smallest variance, and of the
+    # largest utility with a risk aversion of 2.5, which it does not halve; to its solver's tolerance.
+    covariance = portfolios.shrunk_covariance(alike)
+    mean = alike.mean(axis=0) if aversion else np.zeros(6)
+    ours = portfolios.mean_variance(mean, covariance, aversion or 1.0, 0.25)
+    assert ours == pytest.approx(theirs, abs=3e-4)
+
+    def utility(weights):
+        return weights @ mean - (aversion or 1.0) / 2 * weights @ covariance @ weights
+
+    assert utility(ours) >= utility(np.array(theirs) / sum(theirs)) - 1e-12
+
+
 def test_a_portfolio_of_one():
     one = np.array([[1e-4]])
     assert portfolios.hierarchical_risk_parity(one) == pytest.approx([1])

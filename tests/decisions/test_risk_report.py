@@ -198,3 +198,15 @@ def test_the_command_tells_the_risk_of_a_workspace(tmp_path, monkeypatch, return
     assert "untested" in shown.stdout
     assert "TWIN" not in shown.stdout
     assert CliRunner().invoke(cli.app, []).exit_code == 2
+
+
+def test_ten_sessions_by_simulation_are_tested_where_there_are_blocks(returns, monkeypatch):
+    for module in (risk, backtest_var):
+        monkeypatch.setattr(module, "fit_garch", lambda *args, **options: None)  # EWMA takes no time
+    monkeypatch.setattr(risk, "LEAST", 20)
+    report = risk_report(returns, pd.Series({"A": 1.0}), window=300)
+    rows = [row for row in report["var"] if row["by"] == "simulation"]
+    assert [row["untested"] for row in rows] == [None, None]
+    assert [row["backtest"]["sessions"] for row in rows] == [22, 22]  # of 220 sessions
+    # Some lost more than was said at 0.95, and fewer than half did.
+    assert 0 < rows[0]["backtest"]["exceptions"] < 11

@@ -7,7 +7,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from pitwise.decisions import backtest_var, var
-from pitwise.decisions.volatility import Garch, fit_garch
+from pitwise.decisions.volatility import Garch, ewma, fit_garch
 
 Z95 = -1.6448536269514722
 """Of the normal distribution one in twenty lies below."""
@@ -36,25 +36,26 @@ def test_cornish_fisher_by_hand():
 
 
 def test_cornish_fisher_shortfall_is_the_mean_over_the_tail(volatile):
-    def quantile(p):
-        return var.cornish_fisher(volatile, 1 - p).var
+    def weighted(z):
+        return var.cornish_fisher(volatile, 1 - norm.cdf(z)).var * norm.pdf(z)
 
-    tail = quad(quantile, 0, 0.05)[0] / 0.05
+    tail = quad(weighted, -7, Z95)[0] / 0.05
     assert var.cornish_fisher(volatile, 0.95).es == pytest.approx(tail, abs=1e-8)
 
 
 @pytest.mark.parametrize(
-    ("skewness", "excess"), [(0, 0), (-1, 2), (0, -2), (3, 1), (-3, 1), (2, 4), (0, 12)]
+    ("skewness", "excess"),
+    [(0, 0), (-1, 2), (-0.5, 2), (0, -2), (3, 1), (-3, 1), (2, 4), (0, 7.9), (0, 8.1)],
 )
 def test_cornish_fisher_holds_where_its_quantile_rises(skewness, excess):
-    z = np.linspace(-12, Z95, 20_001)
+    z = np.linspace(-12, 12, 20_002)
     corrected = (
         z
         + (z**2 - 1) * skewness / 6
         + (z**3 - 3 * z) * excess / 24
         - (2 * z**3 - 5 * z) * skewness**2 / 36
     )
-    assert var.holds(skewness, excess, Z95) == bool((np.diff(corrected) > 0).all())
+    assert var.holds(skewness, excess) == bool((np.diff(corrected) > 0).all())
 
 
 def test_filtered_by_hand():
@@ -92,6 +93,24 @@ def test_a_past_var_is_that_of_the_window_before(volatile):
         deviation = math.sqrt(garch.variances(volatile[21:session])[-1])
         expected = shocks * deviation - garch.mean
         assert past["filtered", 0.95][session - 100] == pytest.approx(expected)
+
+
+def test_a_past_simulation_is_that_of_the_window_before(volatile):
+    def simulated(returns):
+        fits = backtest_var.past_fits(returns, 100, refit=21)
+        rng = np.random.default_rng(5)
+        return backtest_var.past_simulated(returns, 100, 10, [0.95], 50, rng, fits)[0.95]
+
+    said = simulated(volatile[:145])  # 45 sessions after the window are four blocks
+    rng = np.random.default_rng(5)
+    expected = []
+    for start, fitted in ((100, 100), (110, 100), (120, 100), (130, 121)):
+        before = volatile[fitted - 100 : fitted]
+        garch = fit_garch(before) or ewma(before)
+        paths = garch.paths(volatile[fitted - 100 : start], 10, 50, rng)
+        expected.append(-np.quantile(np.prod(1 + paths, axis=1) - 1, 0.05))
+    assert said == pytest.approx(expected)
+    np.testing.assert_array_equal(simulated(volatile[:125]), said[:2])  # nothing later moves it
 
 
 def test_no_later_data_moves_a_past_var(volatile):

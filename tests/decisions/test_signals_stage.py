@@ -217,6 +217,7 @@ def test_the_command_shows_and_makes_anew_what_is_older_than_the_forecasts(made,
     os.utime(made.latest_predictions)
     shown = runner.invoke(signals_cli.app, ["--top", "1"])
     assert "1 BUY, 1 SELL, 1 HOLD" in shown.stdout
+    assert "All measured on forecasts of the test dates" in shown.stdout
     assert path.stat().st_mtime_ns > before
     refused = runner.invoke(signals_cli.app, ["A", "NONE"])
     assert isinstance(refused.exception, DataError)

@@ -28,6 +28,19 @@ REPORT = {
         "first_session": "2016-01-04",
         "last_session": "2017-12-28",
     },
+    "reversals": [
+        {
+            "flag": flag,
+            "direction": "up",
+            "horizon": horizon,
+            "count": 1234,
+            "hit_rate": 0.5 + horizon / 100,
+            "ci95": [0.5, 0.6] if flag != "rsi_divergence" else None,
+            "base_rate": 0.52,
+        }
+        for horizon in (1, 5)
+        for flag in ("rsi_divergence", "macd_cross", "average_cross")
+    ],
 }
 SIGNALS = pd.DataFrame(
     {
@@ -95,6 +108,15 @@ def test_what_such_signals_came_to_has_its_interval_and_base():
     ]
     none = {"record": None, "reliability": {"calibrated": []}, "calibration": None}
     assert decisions.record_lines(none) == []
+
+
+def test_turns_have_what_came_of_them_before():
+    # Of the three flags one is told, another is too but was never seen before, and one is not told.
+    assert decisions.turn_lines(REPORT, SIGNALS) == [
+        "Turns before, the next session: macd cross up right in 51.0% of 1,234 (50.0 to 60.0; all "
+        "symbols 52.0%)."
+    ]
+    assert decisions.turn_lines(REPORT, SIGNALS.iloc[1:]) == []
 
 
 def test_the_line_of_the_sentiment_has_0_at_the_bottom():

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pitwise.reports.page import compact, page, table
+from pitwise.reports.page import compact, page, table, template
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,10 @@ def test_texts_of_a_page_are_escaped():
     document = page("<i>", "<i>", [("<i>", "<i>")], [])
     assert document.count("&lt;i&gt;") == 5
     assert "<i>" not in document
+
+
+def test_a_template_of_another_folder_has_the_palette_and_filters_of_its_own(tmp_path):
+    (tmp_path / "own.html").write_text('{% include "palette.css" %}{{ text | twice }}')
+    shown = template("own.html", tmp_path, {"twice": lambda text: 2 * text}).render(text="<")
+    assert "screen and (prefers-color-scheme: dark)" in shown
+    assert shown.endswith("&lt;&lt;")

@@ -122,7 +122,7 @@ def test_numbers_carry_a_sign_unless_they_are_zero(number, text):
 
 def test_the_champion_comes_first_and_its_interval_is_on_the_common_axis():
     rows = tonight.standings({"always_up": EVALUATION["always_up"]} | EVALUATION, "lstm")
-    assert [row.name for row in rows] == ["lstm", "always up"]
+    assert [row.name for row in rows] == ["LSTM", "always up"]
     assert rows[0].is_champion
     assert rows[1].is_baseline
     # From 0.501 to 0.546 over 0.045.
