@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pitwise.errors import PitwiseError, StoreError
 from pitwise.extras import require
-from pitwise.workspace import Workspace
+from pitwise.workspace import Workspace, read_json, sha256
 
 
 class PipelineError(PitwiseError):
@@ -33,9 +33,20 @@ def run_pipeline(workspace: Workspace) -> None:
     reference = reference_of(workspace)
     track_landings(workspace)
     _python(root, "dvc", "repro")
+    if _gate_has_not_seen_the_walk_forward(workspace):
+        # Another dvc.yaml makes it: as a dependence of stage register it would be made by each run.
+        _python(root, "dvc", "repro", "--force", "--single-item", "register")
+        _python(root, "dvc", "repro")
     _python(root, "monitoring.summary")
     if reference is not None:
         reconcile(workspace, root, reference)
+
+
+def _gate_has_not_seen_the_walk_forward(workspace: Workspace) -> bool:
+    report, registration = workspace.walk_forward_report, workspace.registration_report
+    if not (report.exists() and registration.exists()):
+        return False
+    return read_json(registration).get("walk_forward_sha256") != sha256(report)
 
 
 def require_workspace(workspace: Workspace) -> None:

@@ -120,6 +120,7 @@ def lookahead(
     One that passes: pitwise lookahead pitwise.evaluation.lookahead:indicators
     """
     from pitwise.bars.basis import on_first_basis
+    from pitwise.bars.sources.calendar_files import csv_events
     from pitwise.bars.sources.csv_files import csv_bars
     from pitwise.evaluation import lookahead as checks
     from pitwise.workspace import read_parquet
@@ -132,7 +133,7 @@ def lookahead(
         bars = checks.as_bars(on_first_basis(read_parquet(workspace.clean_bars)))
     else:
         bars = checks.as_bars(csv_bars(data.expanduser().absolute()))
-    events = None if table is None else checks.read_table(table.expanduser())
+    events = None if table is None else csv_events(table.expanduser())
     signal = checks.load_signal(target, Path.cwd())
     answer = checks.lookahead(signal, bars, events, cuts, tolerance, seed)
     if as_json:
@@ -149,7 +150,7 @@ def lookahead(
 def search(
     kind: Annotated[
         str,
-        typer.Option(help="What to search for: gradient_boosting, ann, lstm; see params.yaml's search."),
+        typer.Option(help="Of gradient_boosting, ann, lstm, transformer; see params.yaml's search."),
     ],
     trials: Annotated[
         int | None,

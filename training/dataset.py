@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, Field
 
+from feature_repo.calendar_events import calendar_kinds, point_in_time_events
 from feature_repo.store import open_store
 from pitwise.errors import DataError, StoreError
 from pitwise.evaluation.labels import LabelParams, labels
@@ -150,6 +151,7 @@ def groups(
         closed: the bars from this instant on are not read, for labels neither.
     """
     store = open_as_known(workspace, params.known_at)
+    kinds = calendar_kinds(workspace)
     universe = read_universe(workspace)
     seals = read_parquet(workspace.seals)
     if params.known_at:
@@ -168,6 +170,8 @@ def groups(
         else:
             ends, served = as_served(daily, seals[:0], window)
         rows = point_in_time_rows(store, daily[[*KEYS, *FACTORS]])
+        if kinds:
+            rows = pd.concat([rows, point_in_time_events(store, rows, kinds)], axis=1)
         answers = daily[[*KEYS, "open", "close", "price_factor", "segment"]]
         yield labelled(rows, answers, ends & members(universe, daily), horizon), served
 

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: both models beside the baselines, on the same test dates."""
+"""Stage `evaluate`: the models beside the baselines, on the same test dates."""
 
 import hashlib
 
@@ -24,7 +24,7 @@ from pitwise.features.served import ENDS, ServedWindows
 from pitwise.registry.contract import open_onnx, run_onnx_over
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json, write_parquet
-from training import KINDS
+from training import CANDIDATES
 from training.closed import VaultFrom
 
 FIGURES = (
@@ -108,7 +108,7 @@ def main(workspace: Workspace) -> None:
     params = load_params(workspace, "evaluate", EvaluateParams)
     dataset = read_json(workspace.dataset_report)
     window, horizon = dataset["window"], dataset["horizon"]
-    fits = {kind: read_json(workspace.models / kind / "training.json") for kind in KINDS}
+    fits = {kind: read_json(workspace.models / kind / "training.json") for kind in CANDIDATES}
     inputs = sorted(set().union(*(fit["features"] for fit in fits.values())))
     columns = [*KEYS, *inputs, *FACTORS, ENDS, "split", "label", "next_close"]
     rows = read_parquet(workspace.dataset_rows, columns)
@@ -139,7 +139,7 @@ def main(workspace: Workspace) -> None:
     }
     record_trials(workspace, [_trial(fit, forecasts[kind], test) for kind, fit in fits.items()])
     predictions = test[["symbol", "event_timestamp", "close", "next_close", "label"]].copy()
-    for name in KINDS:
+    for name in CANDIDATES:
         predictions[f"{name}_score"] = forecasts[name].score
         predictions[f"{name}_log_return"] = forecasts[name].log_return
         predictions[f"{name}_p_up"] = forecasts[name].p_up
@@ -148,18 +148,18 @@ def main(workspace: Workspace) -> None:
 
     from training import plots
 
-    paths = {kind: workspace.models / kind / "learning_curve.csv" for kind in KINDS}
+    paths = {kind: workspace.models / kind / "learning_curve.csv" for kind in CANDIDATES}
     curves = {kind: pd.read_csv(path) for kind, path in paths.items() if path.exists()}
     for name, figure in {
         "learning_curves": plots.learning_curves(curves, fits),
-        "predicted_vs_actual": plots.predicted_vs_actual(predictions, KINDS, horizon),
-        "calibration": plots.calibration(predictions, KINDS),
-        "cumulative_rank_ic": plots.cumulative_rank_ic(predictions, KINDS, horizon),
-        "per_symbol_error": plots.per_symbol_error(predictions, KINDS),
+        "predicted_vs_actual": plots.predicted_vs_actual(predictions, CANDIDATES, horizon),
+        "calibration": plots.calibration(predictions, CANDIDATES),
+        "cumulative_rank_ic": plots.cumulative_rank_ic(predictions, CANDIDATES, horizon),
+        "per_symbol_error": plots.per_symbol_error(predictions, CANDIDATES),
     }.items():
         with replacing(workspace.plots / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=110)
-    for name in (*KINDS, "persistence"):
+    for name in (*CANDIDATES, "persistence"):
         print(f"{name}: MAPE {report[name]['mape']:.3f}% over {len(test):,} predictions")
 
 

@@ -18,6 +18,7 @@ from pitwise.features.daily import FACTORS
 from pitwise.features.history import KEYS
 from pitwise.features.indicators import NAMES
 from pitwise.features.served import ENDS, ServedWindows, last_sessions
+from pitwise.registry.contract import ALL_OUTPUTS
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, read_parquet
 from training.groups import symbol_filters
@@ -56,7 +57,8 @@ def forecast_fold(root: str, recipe: Recipe, fold: Fold, seed: int) -> pd.DataFr
 
     Returns:
         `symbol`, `event_timestamp`, `score`, `log_return`, `p_up` of every window with a label in the
-        test sessions; NaN for what is not forecast.
+        test sessions; NaN for what is not forecast. Of a model also `scale`, and the same of its
+        validation sessions; `split` tells the two apart.
 
     Raises:
         DataError: too little to fit on.
@@ -68,7 +70,7 @@ def forecast_fold(root: str, recipe: Recipe, fold: Fold, seed: int) -> pd.DataFr
     rows = _last_sessions(root, recipe.data)
     train, test = (rows[_in(rows, sessions)] for sessions in (fold.train, fold.test))
     said = known[recipe.kind].fit(train).predict(test)
-    return pd.concat([test[KEYS], said[PARTS]], axis=1).reset_index(drop=True)
+    return pd.concat([test[KEYS], said[PARTS]], axis=1).assign(split="test").reset_index(drop=True)
 
 
 def _in(rows: pd.DataFrame, sessions: pd.DatetimeIndex) -> np.ndarray:
@@ -98,8 +100,14 @@ def _model_forecast(workspace: Workspace, recipe: Recipe, fold: Fold, seed: int)
     features = inputs_of(workspace, body.inputs, train, recipe.window, recipe.horizon)
     rows, served = _dataset(str(workspace.root), recipe.data)
     parts = fold_parts(rows, served, features, (train, held, fold.test), recipe.window)
-    return fit_and_forecast(
-        recipe.kind, rows, features, body, params.model_copy(update={"seed": seed}), parts
+    params = params.model_copy(update={"seed": seed})
+    model = fitted(recipe.kind, features, body, params, *parts[:2]).model
+    return pd.concat(
+        [
+            _said(model, rows, part).assign(split=split)
+            for split, part in (("validation", parts[1]), ("test", parts[2]))
+        ],
+        ignore_index=True,
     )
 
 
@@ -131,26 +139,29 @@ def fit_and_forecast(
         train: section `train`, with the seed.
         parts: of `rows`, see `fold_parts`: training, validation, test.
     """
+    return _said(fitted(kind, features, body, train, *parts[:2]).model, rows, parts[2])
+
+
+def _said(model: Any, rows: pd.DataFrame, part: Any) -> pd.DataFrame:
+    """A fitted model's forecasts of a part of the rows: keys and `ALL_OUTPUTS`."""
     import torch
 
     from training.models.windows import batches
 
-    fit = fitted(kind, features, body, train, *parts[:2])
-    test = parts[2]
     with torch.no_grad():
-        outputs = [torch.stack(fit.model(batch.windows)).numpy() for batch in batches(test, BATCH)]
-    score, log_return, p_up, _ = np.concatenate(outputs, axis=1).astype("float64")
-    said = rows[KEYS].iloc[test.ends].reset_index(drop=True)
-    return said.assign(score=score, log_return=log_return, p_up=p_up)
+        outputs = [torch.stack(model(batch.windows)).numpy() for batch in batches(part, BATCH)]
+    values = np.concatenate(outputs, axis=1).astype("float64")
+    said = rows[KEYS].iloc[part.ends].reset_index(drop=True)
+    return said.assign(**dict(zip(ALL_OUTPUTS, values, strict=True)))
 
 
 def params_of(workspace: Workspace, kind: str) -> dict[str, Any]:
-    """The sections of `params.yaml` that a model's fits depend on, but for the seed."""
+    """The sections of `params.yaml` that a model's fits depend on, but for the seeds."""
     train, body = _params(workspace, kind)
     chosen = load_params(workspace, "select", SelectParams)
     return {
         "train": train.model_dump(exclude={"seed"}),
-        kind: body.model_dump(),
+        kind: body.model_dump(exclude={"seeds"}),
         "select": chosen.model_dump(),
     }
 

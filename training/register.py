@@ -34,8 +34,9 @@ from pitwise.registry.restore import (
 )
 from pitwise.registry.runs import begun_in, end_abandoned_runs, ended_by_sigterm
 from pitwise.stage import Params, load_params, run_stage
-from pitwise.workspace import SQLITE, Workspace, read_json, read_parquet, write_json
-from training import KINDS
+from pitwise.workspace import SQLITE, Workspace, read_json, read_parquet, sha256, write_json
+from training import CANDIDATES
+from training.card import card
 from training.gate import Candidate, Decision, Rules, WalkForward, decide
 
 BASELINES = ("persistence", "drift", "always_up")
@@ -175,8 +176,8 @@ def walked(workspace: Workspace, kinds: set[str], horizon: int) -> WalkForward |
         return rank_ic_by_day(mean_of_seeds(said))
 
     return WalkForward(
-        {recipes[kind]: rank_ic(kind) for kind in sorted(kinds & set(recipes) & set(KINDS))},
-        {kind: rank_ic(kind) for kind in recipes if kind not in KINDS},
+        {recipes[kind]: rank_ic(kind) for kind in sorted(kinds & set(recipes) & set(CANDIDATES))},
+        {kind: rank_ic(kind) for kind in recipes if kind not in CANDIDATES},
     )
 
 
@@ -217,14 +218,14 @@ def main(workspace: Workspace) -> None:
         experiment = client.get_experiment_by_name(params.experiment).experiment_id
         for run in end_abandoned_runs(client, experiment, workspace):
             print(f"run {run}: was killed before it had ended; it is marked so")
-        for kind in KINDS:
+        for kind in CANDIDATES:
             fits[kind] = read_json(workspace.models / kind / "training.json")
             versions[kind] = register_version(workspace, client, kind, registry.model, evaluation)
     # After the candidates: the ledger's champion may be one of them, trained again in a fresh clone.
     current = current_champion(workspace, registry)
     rows, served = read_parquet(workspace.dataset_rows), read_parquet(workspace.served_rows)
     candidates = []
-    for kind in KINDS:
+    for kind in CANDIDATES:
         model = open_onnx(workspace.models / kind / "model.onnx")
         candidates.append(candidate_of(workspace, versions[kind], fits[kind], rows, served, model))
     by_version = {c.version: c for c in candidates}
@@ -242,11 +243,14 @@ def main(workspace: Workspace) -> None:
         of_kind = evaluation.get(by_version[decision.champion].kind, {})
         record_champion(workspace, client, registry.model, decision, of_kind)
     apply_decision(client, registry.model, decision, str(current.version) if current else None)
+    write_cards(workspace, client, registry.model, versions, fits, evaluation, rows, decision)
+    report = workspace.walk_forward_report
     write_json(
         {
             "model": registry.model,
             "champion_kind": by_version[decision.champion].kind if decision.champion else None,
             **asdict(decision),
+            "walk_forward_sha256": sha256(report) if report.exists() else None,
         },
         workspace.registration_report,
     )
@@ -314,6 +318,47 @@ def apply_decision(client: Any, model: str, decision: Decision, current: str | N
         client.set_model_version_tag(model, decision.champion, UNPROVEN, unproven)
     if decision.challenger:
         client.set_registered_model_alias(model, CHALLENGER, decision.challenger)
+
+
+def write_cards(
+    workspace: Workspace,
+    client: Any,
+    model: str,
+    versions: dict[str, str],
+    fits: dict[str, dict[str, Any]],
+    evaluation: dict[str, Any],
+    rows: pd.DataFrame,
+    decision: Decision,
+) -> None:
+    """The model card of each version of this run, as its description and as a file of its MLflow run.
+
+    One that was registered before gets it anew: a walk-forward may have come since.
+    """
+    import mlflow
+
+    symbols = rows.groupby("split")["symbol"].nunique().to_dict()
+    survivorship = read_json(workspace.dataset_report).get("survivorship")
+    path = workspace.walk_forward_report
+    walk_forward = read_json(path) if path.exists() else {}
+    for kind, version in versions.items():
+        info = mlflow.models.get_model_info(f"models:/{model}/{version}")
+        text = card(
+            model,
+            version,
+            fits[kind],
+            (info.metadata or {}).get("code_version", "unknown"),
+            symbols,
+            survivorship,
+            evaluation,
+            walk_forward if walk_forward.get("recipes", {}).get(kind) == fits[kind]["recipe"] else None,
+            [
+                finding
+                for finding in decision.findings
+                if (finding.version or finding.figures.get("champion")) == version
+            ],
+        )
+        client.update_model_version(model, version, text)
+        client.log_text(info.run_id, text, "card.md")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,10 +21,12 @@ from training.recipes import recipe_of
 
 if TYPE_CHECKING:
     from training.models.fit import Fit, TrainParams
+    from training.models.forecaster import Forecaster
     from training.models.inputs import KindParams
     from training.models.windows import WindowDataset
 
 PARITY_WINDOWS = 512
+"""On which ONNX is held against torch."""
 
 
 def fitted(
@@ -47,10 +51,43 @@ def fitted(
     return fit(build, train, validation, params, progress)
 
 
+def export(
+    models: "Sequence[Forecaster]",
+    features: list[str],
+    windows: ServedWindows,
+    ends: np.ndarray,
+    length: int,
+    path: Path,
+) -> float:
+    """Write one model, or the mean of several seeds', see `models.ensemble`; what ONNX differs by.
+
+    Args:
+        windows: of the features.
+        ends: positions of the rows at which windows of the validation dates end.
+    """
+    import torch
+
+    from pitwise.registry.contract import open_onnx
+    from training.models.ensemble import Member, write_ensemble
+    from training.models.export import export_onnx, parity
+
+    examples = torch.from_numpy(windows.gather(ends[:PARITY_WINDOWS], length))
+
+    def written(model: "Forecaster", file: Path) -> float:
+        export_onnx(model, examples[:2], file)
+        return parity(model, open_onnx(file), examples)
+
+    if len(models) == 1:
+        return written(models[0], path)
+    with tempfile.TemporaryDirectory() as folder:
+        members = [Member(f"seed_{i}", Path(folder) / f"{i}.onnx", features) for i in range(len(models))]
+        differences = [written(model, of.file) for model, of in zip(models, members, strict=True)]
+        mean = write_ensemble(members, features, windows, ends, length, path)
+    return float(np.max([mean, *differences]))  # which a NaN passes through
+
+
 def main(workspace: Workspace, kind: str) -> None:
     """Fit the model of one of `KINDS`."""
-    from pitwise.registry.contract import open_onnx
-    from training.models.export import export_onnx, parity
     from training.models.fit import TrainParams
     from training.models.forecaster import BODIES
     from training.models.windows import WindowDataset
@@ -66,17 +103,29 @@ def main(workspace: Workspace, kind: str) -> None:
     windows = ServedWindows(rows, read_parquet(workspace.served_rows), features)
     rows = rows[["event_timestamp", "split", "label"]]
 
-    def part(name: str) -> WindowDataset:
-        return WindowDataset(windows, rows, np.flatnonzero(rows["split"] == name), window)
-
-    train, validation = part("train"), part("validation")
-    result = fitted(kind, features, body, params, train, validation, progress=sys.stderr.isatty())
+    train, validation = (
+        WindowDataset(windows, rows, np.flatnonzero(rows["split"] == name), window)
+        for name in ("train", "validation")
+    )
+    results = [
+        fitted(
+            kind,
+            features,
+            body,
+            params.model_copy(update={"seed": params.seed + i}),
+            train,
+            validation,
+            progress=sys.stderr.isatty(),
+        )
+        for i in range(body.seeds)
+    ]
+    result = results[0]
+    loss = float(np.mean([one.validation_loss for one in results]))
 
     folder = workspace.models / kind
     path = folder / "model.onnx"
-    examples = validation[list(range(min(PARITY_WINDOWS, len(validation))))].windows
-    export_onnx(result.model, examples[:2], path)
-    difference = parity(result.model, open_onnx(path), examples)
+    models = [one.model for one in results]
+    difference = export(models, features, windows, validation.ends, window, path)
     result.curve.to_csv(folder / "learning_curve.csv", index=False)
     sessions = {
         split: rows.loc[rows["split"] == split, "event_timestamp"] for split in ("train", "validation")
@@ -89,13 +138,13 @@ def main(workspace: Workspace, kind: str) -> None:
             "window": window,
             "horizon": dataset["horizon"],
             "params": {**params.model_dump(), **body.model_dump(exclude={"seed"})},
-            "parameters": sum(p.numel() for p in result.model.parameters()),
+            "parameters": sum(p.numel() for model in models for p in model.parameters()),
             "train_windows": len(train),
             "validation_windows": len(validation),
             "train_first_session": f"{sessions['train'].min():%Y-%m-%d}",
             "train_last_session": f"{sessions['train'].max():%Y-%m-%d}",
             "fitted_last_session": f"{sessions['validation'].max():%Y-%m-%d}",
-            "best_validation_loss": result.validation_loss,
+            "best_validation_loss": loss,
             "best_after_batches": result.kept,
             "batches": int(result.curve["batches"].iloc[-1]),
             "onnx_parity": difference,
@@ -107,7 +156,7 @@ def main(workspace: Workspace, kind: str) -> None:
     )
     print(
         f"{kind}: {result.windows_per_second:,.0f} windows/s for {result.seconds:.0f} s, "
-        f"validation loss {result.validation_loss:.4f} nats after {result.kept:,} batches, "
+        f"validation loss {loss:.4f} nats after {result.kept:,} batches, "
         f"ONNX differs by {difference:.1e}"
     )
 

@@ -10,9 +10,10 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,8 @@ from pitwise.features.served import ENDS
 from pitwise.registry.promotions import promotions
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json, write_parquet
-from training import KINDS
+from training import CANDIDATES, ENSEMBLE, KINDS
+from training.ensemble import EnsembleParams, ensemble_forecast, recipe_of_ensemble
 from training.folds import Recipe, forecast_fold, params_of
 from training.recipes import OF_BASELINES as RECIPE_OF_BASELINES
 from training.recipes import code_of, identity, recipe_of
@@ -206,19 +208,50 @@ def table(rows: pd.DataFrame, of_kind: list[Task]) -> pd.DataFrame:
         rows: `symbol`, `event_timestamp`, `label`, `label_open`.
     """
     parts = [
-        read_parquet(task.path).assign(kind=task.recipe.kind, fold=task.fold.number, seed=task.seed)
+        read_parquet(task.path)
+        .query("split == 'test'")
+        .assign(kind=task.recipe.kind, fold=task.fold.number, seed=task.seed)
         for task in of_kind
     ]
+    return _with_labels(parts, rows)
+
+
+def ensemble_table(rows: pd.DataFrame, members: list[list[Task]]) -> pd.DataFrame:
+    """As `table`, of the ensemble of some kinds.
+
+    Its folds are those of the kind that is fitted most often; longer ones begin with one of them. With
+    each seed it is made of its members' fits with that seed.
+    """
+    parts = []
+    for task in max(members, key=len):
+        beside = [
+            next(one for one in of if one.seed == task.seed and task.fold.test[0] in one.fold.test)
+            for of in members
+        ]
+        said = ensemble_forecast([read_parquet(one.path) for one in beside])
+        parts.append(said.assign(kind=ENSEMBLE, fold=task.fold.number, seed=task.seed))
+    return _with_labels(parts, rows)
+
+
+def _with_labels(parts: list[pd.DataFrame], rows: pd.DataFrame) -> pd.DataFrame:
     said = pd.concat(parts, ignore_index=True)
     return said.merge(rows, on=KEYS, how="left", validate="many_to_one")[list(COLUMNS)]
 
 
-def recipes_of(workspace: Workspace, params: WalkForwardParams, horizon: int) -> dict[str, str]:
+def recipes_of(workspace: Workspace, kinds: Iterable[str], horizon: int) -> dict[str, str]:
     """The recipe of each kind and baseline, whatever data, folds and seeds; see `training.recipes`."""
     code = code_of(RECIPE_OF_BASELINES)
-    return {kind: recipe_of(workspace, kind) for kind in params.kinds} | {
-        name: identity(kind=name, horizon=horizon, code=code) for name in baselines(horizon)
-    }
+
+    def recipe(kind: str) -> str:
+        if kind == ENSEMBLE:
+            return recipe_of_ensemble(workspace)
+        return (
+            recipe_of(workspace, kind)
+            if kind in KINDS
+            else identity(kind=kind, horizon=horizon, code=code)
+        )
+
+    return {kind: recipe(kind) for kind in kinds}
 
 
 def main(workspace: Workspace) -> None:
@@ -232,14 +265,20 @@ def main(workspace: Workspace) -> None:
     means: dict[str, pd.DataFrame] = {}
     sessions: dict[str, pd.DataFrame] = {}
     tables = []
-    for kind in dict.fromkeys(task.recipe.kind for task in wanted):
-        said = table(rows, [task for task in wanted if task.recipe.kind == kind])
+    of_kinds = {kind: list(of) for kind, of in groupby(wanted, lambda task: task.recipe.kind)}
+    members = load_params(workspace, "ensemble", EnsembleParams).members
+    kinds = [*of_kinds, *([ENSEMBLE] if set(members) <= set(of_kinds) else [])]
+    for kind in kinds:
+        if kind == ENSEMBLE:
+            said = ensemble_table(rows, [of_kinds[member] for member in members])
+        else:
+            said = table(rows, of_kinds[kind])
         tables.append(pa.Table.from_pandas(said, preserve_index=False))
         mean = means[kind] = mean_of_seeds(said)
         report[kind] = figures(mean, horizon)
         sessions[kind] = by_session(mean, horizon)
     write_parquet(pa.concat_tables(tables), workspace.walk_forward_forecasts)
-    recipes = recipes_of(workspace, params, horizon)
+    recipes = recipes_of(workspace, kinds, horizon)
     tried = [
         trial("walk_forward", kind, _tried(workspace, kind, recipes[kind], params), found, horizon)
         for kind, found in sessions.items()
@@ -272,6 +311,7 @@ def main(workspace: Workspace) -> None:
         print(line)
     if report["survivorship"]:
         print(report["survivorship"])
+    print("`pitwise run` holds the gate and the signals against it")
 
 
 ENDS_OF_FOLDS = ((min, 0), (max, -1))
@@ -282,10 +322,10 @@ def _tried(workspace: Workspace, kind: str, recipe: str, params: WalkForwardPara
     seed = load_params(workspace, "train", SeedParams).seed
     return identity(
         recipe=recipe,
-        step=params.kinds.get(kind, params.step),
-        seeds=[seed, params.seeds] if kind in KINDS else None,
+        step=params.kinds if kind == ENSEMBLE else params.kinds.get(kind, params.step),
+        seeds=[seed, params.seeds] if kind in CANDIDATES else None,
         embargo=params.embargo_sessions,
-        validation_fraction=params.validation_fraction if kind in KINDS else None,
+        validation_fraction=params.validation_fraction if kind in CANDIDATES else None,
     )
 
 

@@ -86,14 +86,16 @@ class ServedWindows:
 
     def __init__(self, rows: pd.DataFrame, served: pd.DataFrame, features: Sequence[str]):
         self._ends = rows[ENDS].to_numpy()
-        self._at = np.arange(len(rows))
+        self.at = np.arange(len(rows))
+        """(n,) where in `self.rows` the window that ends at each row does."""
         self._begins = ~rows["symbol"].duplicated().to_numpy()
         if len(served):
-            self._at[positions(rows, served)] = len(rows) + np.flatnonzero(served[ENDS])
+            self.at[positions(rows, served)] = len(rows) + np.flatnonzero(served[ENDS])
             self._begins = np.append(self._begins, served[BEGINS])
             columns = [*features, *FACTORS]
             rows = pd.concat([rows[columns], served[columns]], ignore_index=True)
-        self._rows = WindowRows(rows, features)
+        self.rows = WindowRows(rows, features)
+        """The rows, and after them those that were served otherwise."""
 
     def ends(self, length: int) -> np.ndarray:
         """Positions in the rows at which a window of that length ends.
@@ -103,12 +105,12 @@ class ServedWindows:
         """
         runs = self._begins.cumsum()
         whole = np.zeros(len(runs), dtype=bool)
-        whole[window_ends(runs, self._rows.base, length)] = True
-        return np.flatnonzero(self._ends & whole[self._at])
+        whole[window_ends(runs, self.rows.base, length)] = True
+        return np.flatnonzero(self._ends & whole[self.at])
 
     def gather(self, ends: np.ndarray, length: int) -> np.ndarray:
         """The windows ending at `ends`; (len(ends), length, n_features) float32, oldest first."""
-        return self._rows.gather(self._at[ends], length)
+        return self.rows.gather(self.at[ends], length)
 
 
 def positions(rows: pd.DataFrame, served: pd.DataFrame) -> np.ndarray:

@@ -67,6 +67,27 @@ def versions(workspace: Workspace, registry: RegistryParams) -> list[dict[str, A
     return sorted(listed, key=lambda row: int(row["version"]))
 
 
+def card(workspace: Workspace, registry: RegistryParams, version: str | None = None) -> str:
+    """The model card of a version, of the champion where none is named; markdown.
+
+    Raises:
+        StoreError: there is no such version, or it has no card.
+    """
+    with open_registry(workspace, registry) as client:
+        if version is None:
+            found = registered_version(client, registry.model, CHAMPION)
+            if found is None:
+                raise StoreError(f"model '{registry.model}' has no champion. Name a version.")
+        else:
+            found = client.get_model_version(registry.model, version)
+    if not found.description:
+        raise StoreError(
+            f"model '{registry.model}' version {found.version} has no card: it was registered before "
+            "there were any, or restored. `dvc repro -f register` writes those of the newest run."
+        )
+    return found.description
+
+
 def promote(
     workspace: Workspace, registry: RegistryParams, version: str, reason: str
 ) -> dict[str, str | None]:

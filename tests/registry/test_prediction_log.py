@@ -296,9 +296,8 @@ def test_a_password_is_not_shown_in_the_message_about_an_earlier_version(tmp_pat
     ],
 )
 def test_a_url_that_opens_no_log_is_one_clear_message(tmp_path, url):
-    other = {"reference_windows": 1, "recent_sessions": 1, "seed": 1, "suspect": "mark"}
     workspace = Workspace(tmp_path)
-    workspace.params.write_text(yaml.safe_dump({"predict": {"log_url": url} | other}))
+    workspace.params.write_text(yaml.safe_dump({"predict": {"log_url": url, "suspect": "mark"}}))
     with pytest.raises(PitwiseError, match="log_url") as caught:
         open_log(workspace.database_url(load_params(workspace, "predict", PredictParams).log_url))
     assert "s3cret" not in str(caught.value)

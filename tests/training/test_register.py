@@ -20,14 +20,18 @@ from support import small_runs as small
 from support.once import once
 from support.project import PROJECT
 
+from pitwise.features.indicators import NAMES
 from pitwise.features.served import ServedWindows
 from pitwise.registry.champion import CHAMPION_HISTORY, registered_version, registry_client
 from pitwise.registry.contract import open_onnx, run_onnx_over
 from pitwise.registry.findings import Finding, describe
 from pitwise.registry.model import RegistryParams, load_registered
+from pitwise.registry.versions import card
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json
-from training import KINDS, evaluate, register, train
+from training import CANDIDATES, ENSEMBLE, KINDS, ensemble, evaluate, register, train
+from training.card import LONGEST
+from training.card import card as card_of
 from training.gate import Decision
 
 pytestmark = pytest.mark.component
@@ -64,6 +68,8 @@ def fit_and_evaluate(workspace: Workspace, kinds=KINDS, **settings) -> None:
     small.change_params(workspace, train=settings)
     for kind in kinds:
         train.main(workspace, kind)
+    if kinds == KINDS:
+        ensemble.main(workspace)
     evaluate.main(workspace)
 
 
@@ -72,7 +78,7 @@ def registered(workspace: Workspace) -> Run:
     client = client_of(workspace)
     return Run(
         read_json(workspace.evaluation_report),
-        {kind: read_json(workspace.models / kind / "training.json") for kind in KINDS},
+        {kind: read_json(workspace.models / kind / "training.json") for kind in CANDIDATES},
         read_json(workspace.registration_report),
         len(client.search_model_versions("name='pitwise'")),
         str(client.get_model_version_by_alias("pitwise", "champion").version),
@@ -125,10 +131,10 @@ def mlmodel(of: Registered, kind: str) -> dict:
 
 def test_the_first_champion_has_the_least_validation_loss_and_is_marked_unproven(four_runs):
     run = four_runs.runs["first"]
-    best = min(KINDS, key=lambda kind: run.training[kind]["best_validation_loss"])
-    assert run.versions == 3
+    best = min(CANDIDATES, key=lambda kind: run.training[kind]["best_validation_loss"])
+    assert run.versions == len(CANDIDATES)
     assert run.champion == str(version_of_kind(four_runs, best).version)
-    assert {run.champion, run.challenger} < {"1", "2", "3"}
+    assert run.champion != run.challenger
     assert run.report["champion"] == run.champion
     assert run.report["champion_kind"] == best
     assert run.report["promoted"]
@@ -141,7 +147,8 @@ def test_the_first_champion_has_the_least_validation_loss_and_is_marked_unproven
 
 def test_a_rerun_registers_nothing_new(four_runs):
     first, again = four_runs.runs["first"], four_runs.runs["again"]
-    assert (again.versions, again.champion, again.challenger) == (3, first.champion, first.challenger)
+    assert (again.champion, again.challenger) == (first.champion, first.challenger)
+    assert again.versions == first.versions
     assert not again.report["promoted"]
     assert "stays champion" in " ".join(again.findings)
 
@@ -166,17 +173,18 @@ def test_the_history_has_the_finding_that_made_each_champion(four_runs):
 
 def test_another_recipe_without_a_walk_forward_does_not_become_champion(four_runs):
     first, other = four_runs.runs["first"], four_runs.runs["other"]
-    assert (other.versions, other.champion) == (4, first.champion)
+    assert (other.versions, other.champion) == (first.versions + 1, first.champion)
     assert not other.report["promoted"]
-    (of_version_4,) = [finding for finding in other.findings if "version 4" in finding]
-    assert "the walk-forward has no forecasts of its recipe" in of_version_4
+    (of_it,) = [finding for finding in other.findings if f"version {other.versions}" in finding]
+    assert "the walk-forward has no forecasts of its recipe" in of_it
 
 
 def test_another_seed_is_a_refit_of_the_same_recipe_and_takes_over(four_runs):
     first, refit = four_runs.runs["first"], four_runs.runs["refit"]
     kind = first.report["champion_kind"]
     assert refit.training[kind]["recipe"] == first.training[kind]["recipe"]
-    assert (refit.versions, refit.champion, refit.challenger) == (5, "5", first.champion)
+    assert refit.versions == first.versions + 2
+    assert (refit.champion, refit.challenger) == (str(refit.versions), first.champion)
     assert refit.report["promoted"]
     assert refit.report["unproven"]
 
@@ -202,7 +210,7 @@ def test_a_version_has_its_rank_ic_of_every_test_session(four_runs):
     assert found(400).empty  # a window that no test row fills
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CANDIDATES)
 def test_the_signature_of_a_version_names_what_goes_in_and_out(four_runs, kind):
     signature = mlmodel(four_runs, kind)["signature"]
     shape = f'"shape": [-1, {small.WINDOW}, {len(small.FEATURES)}]'
@@ -212,7 +220,7 @@ def test_the_signature_of_a_version_names_what_goes_in_and_out(four_runs, kind):
     assert '"name": "p_up"' in signature["outputs"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CANDIDATES)
 def test_a_version_carries_its_contract(four_runs, kind):
     training = four_runs.runs["first"].training[kind]
     contract = mlmodel(four_runs, kind)["metadata"]
@@ -271,7 +279,7 @@ def float64_windows(of: Registered, n: int = 3) -> np.ndarray:
     return windows.gather(ends, small.WINDOW).astype("float64")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["lstm", ENSEMBLE])
 def test_mlflows_own_model_takes_float64_windows(four_runs, kind):
     import mlflow
 
@@ -300,7 +308,7 @@ def answered_by_mlflow(version: str, body: str) -> dict:
     return response.json()["predictions"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["lstm", ENSEMBLE])
 def test_the_example_of_a_version_is_answered_by_mlflows_server(four_runs, kind):
     import mlflow
 
@@ -371,9 +379,9 @@ def test_a_run_that_was_killed_is_marked_so_by_the_next_one(unregistered, capsys
     anothers = client.create_run(experiment, run_name="of another workspace")
     register.main(unregistered)
     assert "was killed before it had ended" in capsys.readouterr().out
-    assert statuses(unregistered) == [*["FINISHED"] * len(KINDS), "KILLED", "RUNNING"]
+    assert statuses(unregistered) == [*["FINISHED"] * len(CANDIDATES), "KILLED", "RUNNING"]
     assert client.get_run(anothers.info.run_id).info.status == "RUNNING"
-    assert len(client.search_model_versions("name='pitwise'")) == len(KINDS)
+    assert len(client.search_model_versions("name='pitwise'")) == len(CANDIDATES)
 
 
 def test_a_run_that_is_told_to_end_is_marked_at_once(unregistered):
@@ -390,7 +398,7 @@ def test_evaluation_stands_beside_its_baselines_on_the_same_dates(four_runs):
     report = four_runs.runs["refit"].evaluation
     rows = read_parquet(four_runs.workspace.dataset_rows)
     test = rows[rows["split"] == "test"]
-    models = {"ann", "lstm", "persistence", "drift", "always_up", "gradient_boosting"}
+    models = {*CANDIDATES, "persistence", "drift", "always_up"}
     counts = {"horizon", "n_predictions", "n_symbols", "n_sessions", "first_session", "last_session"}
     assert set(report) == models | counts
     assert {tuple(report[name]) for name in models} == {tuple(report["ann"])}
@@ -469,6 +477,77 @@ def test_the_code_version_is_the_commit_and_marks_files_that_differ(tmp_path):
     assert register.code_version(workspace) == commit
     (tmp_path / "code.py").write_text("two")
     assert register.code_version(workspace) == f"{commit}-dirty"
+
+
+def test_the_report_of_the_ensemble_describes_it(four_runs):
+    first = four_runs.runs["first"].training
+    training, members = first[ENSEMBLE], ["gradient_boosting", "ann", "lstm"]
+    assert training["params"]["members"] == members
+    assert training["params"]["recipe_of_lstm"] == first["lstm"]["recipe"] != training["recipe"]
+    assert training["features"] == [name for name in NAMES if name in small.FEATURES]
+    assert training["fitted_last_session"] == first["ann"]["fitted_last_session"]
+    losses = [first[kind]["best_validation_loss"] for kind in members]
+    assert training["best_validation_loss"] == pytest.approx(np.mean(losses))
+    # Of trees fitted again the ensemble's file has seen the validation dates, and knows them better.
+    assert logistic_loss_of(four_runs, ENSEMBLE) < training["best_validation_loss"]
+
+
+def test_the_seeds_of_a_kind_are_averaged_in_one_file(four_runs, tmp_path):
+    workspace = Workspace(tmp_path / "run")
+    shutil.copytree(four_runs.workspace.root, workspace.root, ignore=shutil.ignore_patterns("mlruns"))
+    small.change_params(workspace, train={"max_batches": 10}, ann={"seeds": 2})
+    train.main(workspace, "ann")
+    file = workspace.models / "ann/model.onnx"
+    weights = {part.name for part in onnx.load(file).graph.initializer}
+    assert {"seed_0/scaler.mean", "seed_1/scaler.mean"} <= weights
+    training = read_json(file.with_name("training.json"))
+    assert training["onnx_parity"] < 1e-5
+    assert training["parameters"] == 2 * four_runs.runs["first"].training["ann"]["parameters"]
+
+
+def test_a_version_has_a_card_and_what_it_says_is_so(four_runs):
+    kind = four_runs.runs["first"].report["champion_kind"]
+    version = version_of_kind(four_runs, kind)
+    text = card(four_runs.workspace, load_params(four_runs.workspace, "registry", RegistryParams))
+    champion = four_runs.client.get_model_version_by_alias("pitwise", "champion")
+    assert text == champion.description
+    run, ours = four_runs.runs["refit"], version_of_kind(four_runs, kind, "refit")
+    assert ours.version == champion.version != version.version
+    training, tested = run.training[kind], run.evaluation[kind]
+    for fact in (
+        f"# pitwise version {champion.version}: {kind}",
+        f"rows `{training['rows_sha256']}`",
+        f"SHA-256 `{training['onnx_sha256']}`",
+        f"recipe | `{training['recipe']}`, seed 2",
+        f"{training['train_windows']:,} windows of 12 symbols",
+        f"| {kind} | {tested['rank_ic_mean']:+.4f} ({tested['rank_ic_t']:+.1f}) | ",
+        f" | {tested['mape']:.4f} | {tested['brier']:.4f} | ",
+        "The walk-forward has no forecasts of this recipe.",
+        "is promoted: a refit of champion version",
+        "unproven: the walk-forward does not hold its recipe",
+    ):
+        assert fact in text, fact
+    logged = Path(four_runs.client.download_artifacts(champion.run_id, "card.md"))
+    assert logged.read_text() == text
+
+
+def test_the_card_has_the_walk_forward_of_its_recipe(four_runs):
+    first = four_runs.runs["first"]
+    figures = {"rank_ic_mean": 0.02, "rank_ic_t": 3.0, "rank_ic_mean_open": 0.01, "rank_ic_t_open": None}
+    none = dict.fromkeys(figures)
+    difference = {"difference": 0.015, "t": 1.0, "ci95": [-0.01, 0.04]}
+    unknown = dict.fromkeys(difference)
+    walked = {"ann": figures, "ridge": figures | {"rank_ic_mean": 0.005}, "drift": none, "trials": 7}
+    walked |= {"first_session": "2016-01-04", "last_session": "2017-12-28"}
+    walked |= {"paired": {"ann": {"ridge": difference, "drift": unknown}}}
+    known = {"train": 12, "validation": 12}
+    text = card_of("p", "3", first.training["ann"], "abc", known, "biased", first.evaluation, walked, [])
+    assert "| ann | +0.0200 (+3.0) | +0.0100 | – |" in text
+    assert "| ridge | +0.0050 (+3.0) | +0.0100 | +0.0150 (-0.0100 to +0.0400) |" in text
+    assert "| drift | – |" not in text.split("Test dates")[0]
+    assert "7 recipes were tried" in text
+    assert text.endswith("Biased.\n")
+    assert len(text) < LONGEST
 
 
 # Where MLflow keeps what it logs

@@ -301,6 +301,44 @@ def test_fits_in_other_processes_say_the_same(finished, tmp_path):
     assert sha256(workspace.walk_forward_forecasts) == sha256(finished.walk_forward_forecasts)
 
 
+def test_the_ensemble_is_made_of_its_members_forecasts_fold_by_fold(tmp_path, monkeypatch):
+    """Members that are made up, of folds of a quarter and of a half-year; each knows labels somewhat."""
+    kinds = {"gradient_boosting": "quarter", "ann": "half_year", "lstm": "half_year"}
+    workspace = workspace_of(tmp_path / "run", small.market(10, 330, seed=3), kinds=kinds, seeds=2)
+    rows = pd.read_parquet(workspace.dataset_rows)
+
+    def made_up(root, recipe, fold, seed):
+        held = fold.held_out(0.15, 2, 1)[1]
+        rng = np.random.default_rng([seed, fold.number, len(recipe.kind)])
+        parts = []
+        for split, sessions in (("validation", held), ("test", fold.test)):
+            said = rows[rows["ends_window"] & rows["label"].notna()]
+            said = said[said["event_timestamp"].isin(sessions)]
+            score = said["label"] * len(recipe.kind) * (1 + fold.number) + rng.normal(0, 0.1, len(said))
+            parts.append(said[["symbol", "event_timestamp"]].assign(score=score, split=split))
+        return pd.concat(parts).assign(log_return=lambda t: 0.01 * t["score"], p_up=0.5, scale=0.02)
+
+    monkeypatch.setattr(walk_forward, "baselines", lambda horizon: {})
+    monkeypatch.setattr(walk_forward, "forecast_fold", made_up)
+    walk_forward.main(workspace)
+    table = forecasts(workspace)
+    own = table[table["kind"] == "ensemble"]
+    assert len(own) == (table["kind"] == "lstm").sum()
+    fold_starts = {k: t.groupby("fold")["event_timestamp"].min() for k, t in table.groupby("kind")}
+    pd.testing.assert_series_equal(fold_starts["ensemble"], fold_starts["gradient_boosting"])
+    # In each fold and seed a linear function of the members' scores of the same seed.
+    keys = ["symbol", "event_timestamp", "seed"]
+    scores = table[table["kind"].isin(kinds)].pivot(index=keys, columns="kind", values="score")
+    for _, part in own.groupby(["fold", "seed"]):
+        x = scores.loc[pd.MultiIndex.from_frame(part[keys])].to_numpy()
+        x = np.column_stack([x, np.ones(len(x))])
+        fitted, *_ = np.linalg.lstsq(x, part["score"].to_numpy(), rcond=None)
+        np.testing.assert_allclose(x @ fitted, part["score"], atol=1e-9)
+        assert (fitted[:-1] > 0).all()
+    report = read_json(workspace.walk_forward_report)
+    assert len({report["recipes"][kind] for kind in ("ensemble", *kinds)}) == 4
+
+
 def test_too_little_data_is_refused_with_what_to_do(tmp_path):
     workspace = workspace_of(tmp_path / "run", small.market(3, 150, seed=1), first_test="2014-03-01")
     with pytest.raises(DataError, match=r"too few.*walk_forward\.first_test|later first test date"):

@@ -37,4 +37,5 @@ class Ann(nn.Module):
         self.size = size
 
     def forward(self, scores: Tensor) -> Tensor:
-        return self.layers(scores[:, -self.sessions :])
+        """(batch, sessions, n_features) to (batch, size)."""
+        return self.layers(scores)

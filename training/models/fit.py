@@ -1,21 +1,21 @@
 """Fitting a forecaster: weights and scaling see training dates, calibration validation dates."""
 
-import tempfile
+import math
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from pydantic import Field
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from rich.progress import track
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from pitwise.stage import Params
 from training.models.calibration import fit_calibration, logistic_loss
@@ -25,6 +25,8 @@ from training.models.reproducible import reproducible
 from training.models.windows import Batch, WindowDataset, batches
 
 EVALUATION_BATCH = 512
+LOOK = 100_000
+"""Windows that a look at the validation loss sees at most, so that looks do not outweigh the fit."""
 CONSTANT = 1e-6
 """What does not vary by more, beside 1 or its mean, is rounding and no deviation to divide by."""
 
@@ -52,74 +54,38 @@ def label_of(batch: Batch | WindowDataset, label: str) -> Tensor:
     return batch.ranks if label == "rank" else batch.returns
 
 
-class TailAverage(WeightAveraging):
-    """The mean of the weights after each batch from `start` on (Polyak and Juditsky 1992)."""
+class Loss:
+    """Weighted MSE of the standardised label plus cross-entropy of its sign; what one fit minimises.
 
-    def __init__(self, start: int):
-        super().__init__(use_buffers=False)
-        self.start = start
+    On a GPU what follows the scaler is computed in bfloat16, as far as torch's autocast has it so. The
+    scaler is not: in three digits a price is the last close.
+    """
 
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        return step_idx is not None and step_idx >= self.start
-
-    # Before there is a mean, the validation loss is that of the weights as they are.
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step > self.start:
-            super().on_validation_epoch_start(trainer, pl_module)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step > self.start:
-            super().on_validation_epoch_end(trainer, pl_module)
-
-
-class Training(pl.LightningModule):
-    """The loss, the optimiser and the curve of one fit."""
-
-    label_mean: Tensor
-    label_std: Tensor
-
-    def __init__(self, model: Forecaster, params: TrainParams, train: WindowDataset):
-        super().__init__()
-        self.model = model
+    def __init__(self, params: TrainParams, train: WindowDataset):
         self.params = params
-        self.curve: list[dict[str, float]] = []
-        self._train_losses: list[Tensor] = []
         labels = label_of(train, params.label)
-        std = labels.std()
-        self.register_buffer("label_mean", labels.mean())
-        self.register_buffer("label_std", torch.where(std > 0, std, 1.0))
+        self.mean, self.std = float(labels.mean()), float(labels.std()) or 1.0
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Weighted MSE of the standardised label plus cross-entropy of its sign."""
-        score, logit = self.model.scores(batch.windows).unbind(1)
+    def __call__(self, model: Forecaster, batch: Batch) -> Tensor:
+        inputs = model.inputs(batch.windows)
+        with torch.autocast("cuda", torch.bfloat16, enabled=batch.windows.is_cuda):
+            score, logit = model.heads(model.body(inputs)).float().unbind(1)
         labels = label_of(batch, self.params.label)
-        error = functional.mse_loss(score, (labels - self.label_mean) / self.label_std)
+        error = functional.mse_loss(score, (labels - self.mean) / self.std)
         entropy = functional.binary_cross_entropy_with_logits(logit, (labels > 0).float())
         return self.params.return_weight * error + self.params.direction_weight * entropy
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        loss = self.loss(batch)
-        self._train_losses.append(loss.detach())
-        return loss
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        self.log("validation_loss", self.loss(batch), batch_size=len(batch.returns), prog_bar=True)
-
-    def on_validation_end(self) -> None:
-        self.curve.append(
-            {
-                "batches": self.global_step,
-                "train_loss": float(torch.stack(self._train_losses).mean()),
-                "validation_loss": float(self.trainer.callback_metrics["validation_loss"]),
-            }
-        )
-        self._train_losses.clear()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
-            self.parameters(), lr=self.params.learning_rate, weight_decay=self.params.weight_decay
-        )
+    @torch.no_grad()
+    def over(self, model: Forecaster, dataset: WindowDataset) -> float:
+        """The mean over at most `LOOK` windows, evenly spread."""
+        every = -(-len(dataset) // LOOK)
+        model.eval()
+        parts = [
+            (self(model, batch) * len(batch.returns), len(batch.returns))
+            for batch in batches(dataset, EVALUATION_BATCH, every=every)
+        ]
+        losses, counts = zip(*parts, strict=True)
+        return float(torch.stack(losses).sum()) / sum(counts)
 
 
 @torch.no_grad()
@@ -148,13 +114,13 @@ def calibrate(model: Forecaster, validation: WindowDataset) -> float:
     for batch in batches(validation, EVALUATION_BATCH):
         scores.append(model.scores(batch.windows)[:, 0])
         volatilities.append(model.calibration.log_volatility(model.closes(batch.windows)))
-    score, log_volatility = torch.cat(scores), torch.cat(volatilities)
+    score, log_volatility = (torch.cat(parts).cpu().numpy() for parts in (scores, volatilities))
     returns = validation.returns.numpy().astype("float64")
-    location, log_scale = fit_calibration(score.numpy(), log_volatility.numpy(), returns)
+    location, log_scale = fit_calibration(score, log_volatility, returns)
     model.calibration.location.copy_(torch.from_numpy(location))
     model.calibration.log_scale.copy_(torch.from_numpy(log_scale))
     a, b, c, d = (*location, *log_scale)
-    return logistic_loss(returns, a + b * score.numpy(), np.exp(c + d * log_volatility.numpy()))
+    return logistic_loss(returns, a + b * score, np.exp(c + d * log_volatility))
 
 
 @dataclass(frozen=True)
@@ -190,9 +156,15 @@ def fit(
         model = build()
         if isinstance(model.body, GradientBoosting):
             return _grow(model, model.body.trees, train, validation, params)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model, train, validation = model.to(device), train.to(device), validation.to(device)
         fit_scaling(model, train)
-        curve, kept, seconds, seen = _descend(model, train, validation, params, progress)
-        return Fit(model, curve, kept, calibrate(model, validation), seconds, seen / seconds)
+        clock = time.perf_counter()
+        model, curve, kept = _descend(model, train, validation, params, progress)
+        seconds = time.perf_counter() - clock
+        loss = calibrate(model, validation)
+        seen = int(curve["batches"].iloc[-1]) * params.batch_size
+        return Fit(model.cpu(), curve, kept, loss, seconds, seen / seconds)
 
 
 @torch.no_grad()
@@ -234,44 +206,47 @@ def _descend(
     validation: WindowDataset,
     params: TrainParams,
     progress: bool,
-) -> tuple[pd.DataFrame, int, float, int]:
-    """Fit a net by gradient descent; the curve, the batches kept, seconds, windows seen."""
-    training = Training(model, params, train)
-    train_batches = batches(train, params.batch_size, shuffle=True)
-    check = min(params.batches_per_check, len(train_batches), params.max_batches)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # Lightning's advice on data-loading workers does not apply: a batch is one gather.
-        warnings.simplefilter("ignore")
-        clock = pl.callbacks.Timer()
-        best = ModelCheckpoint(folder, monitor="validation_loss", save_weights_only=True)
-        keeping: list[pl.Callback] = [
-            EarlyStopping("validation_loss", patience=params.patience),
-            best,
-        ]
-        if params.average is not None:
-            last = min(params.passes * len(train_batches), params.max_batches)
-            keeping = [TailAverage(int(last * (1 - params.average)))]
-        trainer = pl.Trainer(
-            accelerator="auto",
-            devices=1,
-            deterministic=True,
-            max_steps=params.max_batches,
-            max_epochs=params.passes,
-            val_check_interval=check,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            callbacks=[*keeping, clock],
-            logger=False,
-            enable_checkpointing=params.average is None,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-        )
-        trainer.fit(training, train_batches, batches(validation, EVALUATION_BATCH))
+) -> tuple[Forecaster, pd.DataFrame, int]:
+    """Fit a net by gradient descent: the model that is kept, the curve, the batches it is of."""
+    loss = Loss(params, train)
+    optimizer = torch.optim.Adam(
+        model.parameters(), params.learning_rate, weight_decay=params.weight_decay, fused=True
+    )
+    a_pass = -(-len(train) // params.batch_size)
+    last = min(params.passes * a_pass, params.max_batches)
+    check = min(params.batches_per_check, a_pass, last)
+    first_averaged = last if params.average is None else int(last * (1 - params.average))
+    averaged = AveragedModel(model)  # Polyak and Juditsky 1992
+    kept, kept_of = cast(Forecaster, averaged.module), 0
+    best, looks_since, losses, curve = math.inf, 0, [], []
+    drawn = islice(_for_ever(train, params.batch_size), last)
+    for step, batch in enumerate(track(drawn, "batches", last, disable=not progress), start=1):
+        model.train()
+        value = loss(model, batch)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.detach())
+        if step > first_averaged:
+            averaged.update_parameters(model)
+            kept_of = step
+        if step % check and step < last:
+            continue
+        seen = loss.over(kept if step > first_averaged else model, validation)
+        curve.append((step, float(torch.stack(losses).mean()), seen))
+        losses.clear()
         if params.average is None:
-            training.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
-    model.cpu().eval()
-    curve, steps = pd.DataFrame(training.curve), trainer.global_step
-    kept = steps
-    if params.average is None:
-        kept = int(curve.loc[curve["validation_loss"].idxmin(), "batches"])
-    return curve, kept, clock.time_elapsed("train"), steps * params.batch_size
+            looks_since += 1
+            if seen < best:
+                best, looks_since, kept_of = seen, 0, step
+                kept.load_state_dict(model.state_dict())
+            if looks_since == params.patience:
+                break
+    table = pd.DataFrame(curve, columns=["batches", "train_loss", "validation_loss"])
+    return kept.eval(), table, kept_of
+
+
+def _for_ever(dataset: WindowDataset, size: int) -> Iterator[Batch]:
+    """Pass after pass, each in an order of its own."""
+    while True:
+        yield from batches(dataset, size, shuffle=True)

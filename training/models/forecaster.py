@@ -10,10 +10,12 @@ from training.models.gradient_boosting import GradientBoosting, GradientBoosting
 from training.models.inputs import KindParams
 from training.models.lstm import Lstm, LstmParams
 from training.models.scaler import Scaler
+from training.models.transformer import Transformer, TransformerParams
 
 BODIES: dict[str, tuple[type, type[KindParams]]] = {
     "ann": (Ann, AnnParams),
     "lstm": (Lstm, LstmParams),
+    "transformer": (Transformer, TransformerParams),
     "gradient_boosting": (GradientBoosting, GradientBoostingParams),
 }
 
@@ -23,8 +25,8 @@ class Forecaster(nn.Module):
 
     def __init__(self, kind: str, features: Sequence[str], window: int, params: KindParams):
         super().__init__()
-        self.scaler = Scaler(features, window)
         self.body = BODIES[kind][0](window, len(features), params)
+        self.scaler = Scaler(features, self.body.sessions)
         self.heads = nn.Identity() if self.body.size is None else nn.Linear(self.body.size, 2)
         self.calibration = Calibration()
 

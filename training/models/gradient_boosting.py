@@ -25,6 +25,7 @@ class GradientBoosting(nn.Module):
     """
 
     size = None
+    sessions = 1
 
     def __init__(self, window: int, n_features: int, params: GradientBoostingParams):
         super().__init__()

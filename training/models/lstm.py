@@ -46,8 +46,8 @@ class Lstm(nn.Module):
         self.size = params.dense
 
     def forward(self, scores: Tensor) -> Tensor:
+        """(batch, sessions, n_features) to (batch, size)."""
         newest = scores[:, -1]
-        scores = scores[:, -self.sessions :]
         *inner, last = zip(self.recurrent, self.dropout, strict=True)
         for layer, dropout in inner:
             scores = dropout(layer(scores)[0])

@@ -22,13 +22,19 @@ class Scaler(nn.Module):
     and with one deviation for both, the newest session would hardly be seen.
 
     The columns come out grouped by unit, in the order of `self.order`.
+
+    Args:
+        features: of the windows, in their order; close among them.
+        sessions: of the window, the last ones, that come out; share counts are relative to the mean of
+            the whole window all the same.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, features: Sequence[str], window: int):
+    def __init__(self, features: Sequence[str], sessions: int):
         super().__init__()
+        self.sessions = sessions
         units = [BY_NAME[name].unit for name in features]
         self.close = features.index("close")
         self.prices = [i for i, unit in enumerate(units) if unit == "price"]
@@ -36,20 +42,23 @@ class Scaler(nn.Module):
         self.shares = [i for i, unit in enumerate(units) if unit == "shares"]
         self.plain = [i for i, unit in enumerate(units) if unit in SCALE_FREE]
         self.order = [*self.prices, *self.changes, *self.shares, *self.plain]
-        self.register_buffer("mean", torch.zeros(window, len(features)))
-        self.register_buffer("std", torch.ones(window, len(features)))
+        self.register_buffer("mean", torch.zeros(sessions, len(features)))
+        self.register_buffer("std", torch.ones(sessions, len(features)))
 
     def relative(self, windows: Tensor) -> Tensor:
-        """(batch, window, n_features) raw to the same shape, free of price level and share count."""
+        """(batch, window, n_features) raw to (batch, sessions, n_features), free of price level and
+        share count."""
+        seen = windows[:, -self.sessions :]
         last_close = windows[:, -1:, self.close : self.close + 1]
-        parts = [scale_free(windows[..., self.prices], "price", last_close, torch)]
+        parts = [scale_free(seen[..., self.prices], "price", last_close, torch)]
         if self.changes:
-            parts.append(scale_free(windows[..., self.changes], "price_change", last_close, torch))
+            parts.append(scale_free(seen[..., self.changes], "price_change", last_close, torch))
         if self.shares:
             log_shares = scale_free(windows[..., self.shares], "shares", last_close, torch)
-            parts.append(log_shares - log_shares.mean(dim=1, keepdim=True))
+            relative = log_shares - log_shares.mean(dim=1, keepdim=True)
+            parts.append(relative[:, -self.sessions :])
         if self.plain:
-            parts.append(windows[..., self.plain])
+            parts.append(seen[..., self.plain])
         return torch.cat(parts, dim=-1)
 
     def last_session(self, windows: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
-"""Windows of the dataset as a torch Dataset: a batch is one gather."""
+"""Windows of the dataset as torch tensors: a batch is one gather from the rows, where these lie."""
 
+from collections.abc import Iterator
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from pitwise.evaluation.ranking import session_ranks
 from pitwise.evaluation.sessions import SESSION
@@ -23,7 +24,7 @@ class Batch(NamedTuple):
     two windows there is nothing to rank, and it is the returns."""
 
 
-class WindowDataset(Dataset):
+class WindowDataset:
     """The windows of one split and their labels; indexed by a batch of positions at once.
 
     Args:
@@ -34,9 +35,11 @@ class WindowDataset(Dataset):
     """
 
     def __init__(self, windows: ServedWindows, rows: pd.DataFrame, ends: np.ndarray, length: int):
-        self.windows = windows
         self.ends = ends
         self.length = length
+        self._rows = windows.rows
+        self._at = torch.from_numpy(windows.at[ends])
+        self._base = torch.from_numpy(self._rows.base)
         labelled = rows[[SESSION, "label"]].iloc[ends]
         self.returns = torch.from_numpy(labelled["label"].to_numpy("float32"))
         self.ranks = self.returns
@@ -47,12 +50,30 @@ class WindowDataset(Dataset):
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, positions: list[int]) -> Batch:
-        chosen = torch.as_tensor(positions)
-        windows = self.windows.gather(self.ends[chosen.numpy()], self.length)
-        return Batch(torch.from_numpy(windows), self.returns[chosen], self.ranks[chosen])
+    def to(self, device: torch.device) -> "WindowDataset":
+        """The same windows, with the rows and so the batches on a device."""
+        moved = copy(self)
+        moved._base = self._base.to(device)
+        return moved
+
+    def __getitem__(self, positions: Tensor | list[int]) -> Batch:
+        device, chosen = self._base.device, torch.as_tensor(positions)
+        ends = self._at[chosen]
+        rows = (ends.to(device)[:, None] + torch.arange(1 - self.length, 1, device=device)).flatten()
+        scale = torch.from_numpy(self._rows.scale(ends.numpy())).to(device)
+        windows = self._base.index_select(0, rows).view(len(ends), self.length, -1)
+        windows.mul_(scale[:, None])
+        return Batch(windows, self.returns[chosen].to(device), self.ranks[chosen].to(device))
 
 
-def batches(dataset: WindowDataset, size: int, shuffle: bool = False) -> DataLoader:
-    order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
-    return DataLoader(dataset, sampler=BatchSampler(order, size, drop_last=False), batch_size=None)
+def batches(dataset: WindowDataset, size: int, shuffle: bool = False, every: int = 1) -> Iterator[Batch]:
+    """One pass over the dataset.
+
+    Args:
+        size: windows in a batch; the last one may have fewer.
+        shuffle: in an order that torch draws.
+        every: how many windows one is taken of.
+    """
+    order = torch.randperm(len(dataset)) if shuffle else torch.arange(0, len(dataset), every)
+    for positions in order.split(size):
+        yield dataset[positions]

@@ -6,6 +6,7 @@ from torch import nn
 from pitwise.errors import ParamsError
 from pitwise.stage import load_params
 from training.models.ann import Ann, AnnParams
+from training.models.forecaster import Forecaster
 
 
 def test_the_reference_ann_takes_570_inputs_through_256_128_64(weight_shapes):
@@ -16,11 +17,12 @@ def test_the_reference_ann_takes_570_inputs_through_256_128_64(weight_shapes):
 
 
 def test_the_ann_sees_the_last_sessions_alone():
-    body = Ann(5, 3, AnnParams(inputs="all", sessions=2, hidden=(4,), dropout=(0.0,)))
-    scores = torch.randn(6, 5, 3)
-    earlier = torch.cat([torch.zeros(6, 3, 3), scores[:, 3:]], dim=1)
-    assert torch.equal(body(scores), body(earlier))
-    assert not torch.equal(body(scores), body(scores.flip(1)))
+    body = AnnParams(inputs="all", sessions=2, hidden=(4,), dropout=(0.0,))
+    model = Forecaster("ann", ["close", "daily_return"], 5, body)
+    windows = torch.rand(6, 5, 2) + 1
+    earlier = torch.cat([torch.ones(6, 3, 2), windows[:, 3:]], dim=1)
+    assert torch.equal(model.scores(windows), model.scores(earlier))
+    assert not torch.equal(model.scores(windows), model.scores(windows.flip(1)))
 
 
 @pytest.mark.parametrize(

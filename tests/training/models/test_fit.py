@@ -1,10 +1,7 @@
-import logging
 import os
 import random
-import tempfile
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +12,7 @@ from support import small_runs as small
 from torch.utils import deterministic
 
 from training import KINDS
-from training.models.fit import Fit, Training, calibrate, fit, fit_scaling
+from training.models.fit import Fit, Loss, calibrate, fit, fit_scaling
 from training.models.forecaster import Forecaster
 from training.models.scaler import CLIP
 from training.models.windows import WindowDataset
@@ -45,10 +42,9 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def mean_loss(model, rows: pd.DataFrame, dataset: WindowDataset) -> float:
     whole = dataset[list(range(len(dataset)))]
-    return float(Training(model, small.train_params(), small.part(rows, "train")).loss(whole))
+    return float(Loss(small.train_params(), small.part(rows, "train"))(model, whole))
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_seed_gives_the_same_model(kind, rows):
     windows = small.all_windows(small.part(rows, "test"))
@@ -66,17 +62,14 @@ def of_the_process() -> dict:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
         "filled": deterministic.fill_uninitialized_memory,
-        "benchmark": torch.backends.cudnn.benchmark,
         "threads": torch.get_num_threads(),
         "grad": torch.is_grad_enabled(),
-        "log_level": logging.getLogger("pytorch_lightning").level,
         "environment": dict(os.environ),
     }
 
 
 def test_a_fit_leaves_the_process_as_it_was_and_draws_nothing_from_it(rows, monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     monkeypatch.setattr(deterministic, "fill_uninitialized_memory", True)
     train, validation = small.part(rows, "train"), small.part(rows, "validation")
     params = small.train_params(seed=5, max_batches=6, batches_per_check=3)
@@ -144,13 +137,9 @@ def test_a_fit_of_fewer_batches_than_a_check_is_still_a_fit(rows):
     assert result.curve["batches"].tolist() == [3]
 
 
-def test_a_fit_leaves_no_files_and_a_model_ready_to_run(rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    # Lightning's loggers and checkpoints would go to the working directory.
-    before = set(Path.cwd().glob("[!.]*"))
-    result = small.small_fit("ann", rows, max_batches=20)
-    assert list(tmp_path.iterdir()) == []
-    assert set(Path.cwd().glob("[!.]*")) <= before
+@pytest.mark.parametrize("average", [None, 0.25])
+def test_a_fitted_model_is_ready_to_run(rows, average):
+    result = small.small_fit("ann", rows, max_batches=20, average=average)
     assert not any(module.training for module in result.model.modules())
 
 
@@ -196,8 +185,29 @@ def test_the_loss_weighs_squared_error_and_cross_entropy(rows, label, values):
     error = np.mean((score - (labels - every.mean()) / every.std(ddof=1)) ** 2)
     entropy = -np.mean(np.log(np.where(rose, p_up, 1 - p_up)))
     params = small.train_params(label=label, return_weight=2.0, direction_weight=3.0)
-    loss = Training(model, params, train).loss(batch).item()
+    loss = Loss(params, train)(model, batch).item()
     assert loss == pytest.approx(2 * error + 3 * entropy, rel=1e-4)
+
+
+@torch.no_grad()
+def test_a_look_is_at_few_windows_evenly_spread(rows, monkeypatch):
+    model, train = small.small_model("ann").eval(), small.part(rows, "train")
+    loss = Loss(small.train_params(), train)
+    monkeypatch.setattr("training.models.fit.LOOK", 10)
+    chosen = train[list(range(0, len(train), -(-len(train) // 10)))]
+    assert 5 < len(chosen.returns) <= 10
+    assert loss.over(model, train) == pytest.approx(loss(model, chosen).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ann", "lstm", "transformer"])
+def test_a_loss_is_computed_where_the_rows_were_brought(kind, rows):
+    """On torch's device without numbers, which like a GPU takes no tensor of the CPU."""
+    train = small.part(rows, "train").to(torch.device("meta"))
+    model = small.small_model(kind).to("meta")
+    batch = train[list(range(9))]
+    loss = Loss(small.train_params(), train)(model, batch)
+    loss.backward()
+    assert {part.device.type for part in (*batch, loss)} == {"meta"}
 
 
 def test_averaged_weights_are_those_at_the_end_of_the_passes(rows):

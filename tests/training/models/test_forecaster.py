@@ -14,7 +14,7 @@ def windows() -> torch.Tensor:
     return small.all_windows(small.part(rows, "train"))
 
 
-@pytest.fixture(params=["ann", "lstm"])
+@pytest.fixture(params=["ann", "lstm", "transformer"])
 def model(request, windows) -> Forecaster:
     """Random weights, with the scaling that these windows ask for."""
     forecaster = small.small_model(request.param).eval()

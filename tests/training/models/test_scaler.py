@@ -14,6 +14,13 @@ def test_the_scaler_takes_prices_to_the_last_close_and_shares_to_their_mean():
     torch.testing.assert_close(scaler.relative(window), torch.tensor([expected]))
 
 
+def test_of_fewer_sessions_each_is_what_it_is_among_all():
+    features = ["daily_return", "close", "price_change", "volume", "open"]
+    windows = torch.rand(4, 6, 5) + 1
+    last = Scaler(features, 2).relative(windows)
+    torch.testing.assert_close(last, Scaler(features, 6).relative(windows)[:, -2:])
+
+
 def test_the_scaler_standardises_and_clips():
     scaler = Scaler(["close", "daily_return"], 3)
     scaler.mean.copy_(torch.tensor([[0.0, 2.0], [0.0, 0.0], [0.0, 0.0]]))
