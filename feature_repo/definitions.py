@@ -1,10 +1,10 @@
-"""The market in Feast: one entity, two feature views, a versioned service each."""
+"""The market in Feast: two feature views of symbols, one of their calendar, a versioned service each."""
 
 from datetime import timedelta
 from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
-from feast.types import Bytes, Float64
+from feast.types import Bytes, Float64, UnixTimestamp
 
 from pitwise.features.indicators import FEATURES, NAMES
 
@@ -20,6 +20,12 @@ symbol = Entity(
     join_keys=["symbol"],
     value_type=ValueType.STRING,
     description="Ticker of a listed stock",
+)
+kind = Entity(
+    name="kind",
+    join_keys=["kind"],
+    value_type=ValueType.STRING,
+    description="Kind of a calendar's events, such as earnings",
 )
 
 
@@ -76,3 +82,25 @@ daily_v1 = FeatureService(name="daily_v1", features=[daily])
 windows_v1 = FeatureService(name="windows_v1", features=[windows])
 
 OBJECTS: list[Any] = [symbol, daily, daily_v1, windows, windows_v1]
+
+calendar = FeatureView(
+    name="calendar",
+    description="The last event of a symbol and kind that was known, from the instant it was known",
+    entities=[symbol, kind],
+    ttl=TTL,
+    schema=[
+        Field(name="session", dtype=UnixTimestamp, description="close of the event's session"),
+        Field(name="value", dtype=Float64, description="what it said; may be missing"),
+        Field(name="known_at", dtype=UnixTimestamp, description="instant from which it was known"),
+    ],
+    source=FileSource(
+        name="calendar_events",
+        path=f"{FEATURES_FOLDER}/calendar.parquet",
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+    ),
+)
+calendar_v1 = FeatureService(name="calendar_v1", features=[calendar])
+
+CALENDAR: list[Any] = [kind, calendar, calendar_v1]
+"""Where there is a calendar."""

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from pitwise.bars.calendar import session_day
-from pitwise.errors import DataError
+from pitwise.bars.sources.calendar_files import csv_events
+from pitwise.errors import DataError, ParamsError
+from pitwise.features.calendar_events import last_events, no_events
 from pitwise.features.history import CREATED, known
 from pitwise.features.indicators import FEATURES, NAMES
 from pitwise.features.windows import (
@@ -34,10 +36,37 @@ from pitwise.workspace import (
     write_parquet,
 )
 
+UNIVERSE_FOLDER = "universe"
+"""What a person says of symbols, and no source of bars does."""
+
 
 class PublishParams(Params):
     window: int = Field(ge=1)
     window_sessions: int = Field(ge=1)
+
+
+class CalendarParams(Params):
+    path: Path | None = None
+    """Events with a publication lag; None: there are none."""
+
+
+def calendar_table(workspace: Workspace, path: Path | None) -> pd.DataFrame:
+    """What Feast serves of the calendar, see `last_events`; no rows where there is none.
+
+    Raises:
+        ParamsError: the file lies where DVC would not see that it changed.
+        DataError: it cannot be read.
+    """
+    if path is None:
+        return no_events()
+    file = workspace.path(path)
+    folder = workspace.root / UNIVERSE_FOLDER
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise ParamsError(
+            f"calendar.path: {path} does not lie in {folder}, whose changes make this stage run again. "
+            "Put it there."
+        )
+    return last_events(csv_events(file))
 
 
 def window_table(daily: pd.DataFrame, window: int, since: pd.Timestamp) -> pa.Table:
@@ -124,14 +153,22 @@ def _drop_pushed(workspace: Workspace, last: pd.Timestamp, window: int) -> None:
 
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "publish", PublishParams)
+    events = calendar_table(workspace, load_params(workspace, "calendar", CalendarParams).path)
     published = published_windows(workspace.daily_features, params)
     windows, last = published.windows, published.instants[-1]
+    covered = set(events["symbol"]) & set(windows["symbol"].to_pylist())
+    if len(events) and not covered:
+        raise DataError(
+            f"calendar.path: none of its symbols, such as {events['symbol'].iloc[0]}, has a window. "
+            "Spell them as the bars do."
+        )
 
     from feature_repo.store import materialize, open_store
 
     store = open_store(workspace, rebuild=False)
     with workspace.online_writer():
         write_parquet(windows, workspace.window_features)
+        write_parquet(events, workspace.calendar_features)
         _drop_pushed(workspace, last, params.window)
         write_json(
             {
@@ -143,11 +180,14 @@ def main(workspace: Workspace) -> None:
                 "last_event_timestamp": last.isoformat(),
                 "daily_sha256": sha256(workspace.daily_features),
                 "landings": read_json(workspace.bar_landings),
+                **({"calendar_sha256": sha256(workspace.calendar_features)} if len(events) else {}),
             },
             workspace.published,
         )
         materialize(workspace, store)
     print(f"{published.rows:,} daily rows and {windows.num_rows:,} windows of {params.window} sessions")
+    if covered:
+        print(f"the calendar has events of {len(covered)} of {published.symbols} symbols")
 
 
 if __name__ == "__main__":

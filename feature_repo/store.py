@@ -24,6 +24,8 @@ from pitwise.features.history import CREATED
 from pitwise.workspace import Workspace, pushed_folder, read_parquet, sha256, write_json
 
 VIEWS = ("daily", "windows")
+CALENDAR_VIEW = "calendar"
+"""In the store only where there is a calendar."""
 REDIS = "feature_repo.online_store.WorkspaceRedisOnlineStore"
 """Type of the online store in Feast's settings."""
 SQLITE = ("sqlite", "feature_repo.sqlite_store.WholeRowSqliteOnlineStore")
@@ -100,25 +102,45 @@ def materialize(workspace: Workspace, store: Any) -> None:
     """
     import pandas as pd
 
-    from feature_repo.definitions import OBJECTS
+    from feature_repo.definitions import CALENDAR, OBJECTS
     from pitwise.bars.calendar import session_close
 
     instants = read_parquet(workspace.daily_features, ["event_timestamp"])["event_timestamp"]
     pushed = [path.stem for path in pushed_folder(workspace.daily_features).glob("*.parquet")]
     closes = session_close(pd.to_datetime(pd.Series(pushed))) if pushed else instants
+    last = max(instants.max(), closes.max())
+    events = calendar_begins(workspace)
     with (
         redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()),
         _replacing_rows(workspace, store),
     ):
-        store.apply(OBJECTS)
+        if CALENDAR_VIEW in {view.name for view in store.list_feature_views()}:
+            # With the rows of events that are no longer in the calendar.
+            store.apply(OBJECTS, objects_to_delete=CALENDAR, partial=False)
+        store.apply(OBJECTS if events is None else [*OBJECTS, *CALENDAR])
         _read_while_writing(store)
         # Whole history on purpose: a symbol that stopped trading keeps its last values.
         store.materialize(
             start_date=instants.min().to_pydatetime(),
-            end_date=max(instants.max(), closes.max()).to_pydatetime(),
+            end_date=last.to_pydatetime(),
             feature_views=list(VIEWS),
         )
+        if events is not None and events <= last:
+            store.materialize(
+                start_date=events.to_pydatetime(),
+                end_date=last.to_pydatetime(),
+                feature_views=[CALENDAR_VIEW],
+            )
     mark_materialized(workspace, store)
+
+
+def calendar_begins(workspace: Workspace) -> Any:
+    """The first instant (`pd.Timestamp`) at which something of the calendar was known; None where there
+    is no calendar."""
+    if not workspace.calendar_features.exists():  # published by an older version
+        return None
+    instants = read_parquet(workspace.calendar_features, ["event_timestamp"])["event_timestamp"]
+    return instants.min() if len(instants) else None
 
 
 @contextmanager

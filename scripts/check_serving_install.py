@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "locks/serving.lock"
-TRAINERS = {"dvc", "evidently", "onnxscript", "pytorch-lightning", "torch", "torchmetrics"}
+TRAINERS = {"dvc", "evidently", "onnxscript", "torch"}
 """What a service has no use for."""
 SYMBOL = "AAPL"
 START_SECONDS = 90

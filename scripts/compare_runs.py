@@ -37,7 +37,6 @@ OUTPUTS = (
     "models/*/learning_curve.csv",
     "data/evaluation/predictions.parquet",
     "data/predictions/latest.parquet",
-    "data/predictions/history.parquet",
 )
 
 

@@ -27,6 +27,9 @@ included; before that it is missing. A history starts anew where a symbol's `seg
 spin-off that could not be adjusted, or where another company took the ticker. Once its history is met,
 every value is finite: the table says what it is where nothing moves or nothing trades.
 
+No feature looks at another symbol. A row is there as soon as its own bar is, whoever else has reported,
+in the pipeline as in the service ([provisional](serving.md#live-bars) until the session is sealed).
+
 The last {TAIL} sessions give the same latest values as the whole history: those of a window to the bit,
 the exponential averages (RSI, MACD, ATR, ADX) to 1e-6 of their scale, the close or 100.
 

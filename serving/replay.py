@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from feature_repo import publish
+from feature_repo.publish import UNIVERSE_FOLDER
 from feature_repo.store import SQLITE, open_store
 from pitwise.bars import __main__ as bar_stage
 from pitwise.bars.calendar import session_close
@@ -122,6 +123,8 @@ def _run_pipeline(workspace: Workspace, scratch: Workspace, delivered: Landing) 
     scratch.feast_repo.mkdir(parents=True)
     (scratch.feast_repo / "feature_store.yaml").write_text(yaml.safe_dump(settings))
     shutil.copy(workspace.params, scratch.params)
+    if (workspace.root / UNIVERSE_FOLDER).is_dir():  # the calendar, where there is one
+        shutil.copytree(workspace.root / UNIVERSE_FOLDER, scratch.root / UNIVERSE_FOLDER)
     land(scratch, delivered)
     with redirect_stdout(io.StringIO()):
         for stage in (bar_stage, cleaning, features, publish):

@@ -17,14 +17,15 @@ import pandas as pd
 
 from pitwise.bars.calendar import is_session, session_close
 from pitwise.bars.schema import NUMBERS
+from pitwise.bars.sources.calendar_files import EVENT_KEY
 from pitwise.errors import DataError, one_line
 from pitwise.evaluation import metrics
+from pitwise.features.calendar_events import at_sessions, last_events
 from pitwise.features.indicators import compute
 
 Signal = Callable[..., Any]
 """A function of bars, or of bars and a table."""
 BARS = ["symbol", "timestamp", *NUMBERS]
-TABLE = ["symbol", "date", "kind", "value", "known_at"]
 KEY = ["symbol", "timestamp"]
 STRONG = 2.0
 """|t| of a rank IC from which on being in a table goes with returns; by chance, one table in 20."""
@@ -37,6 +38,9 @@ SAYS = {
     "symbols": "the value changes with a symbol that is listed after the session",
     "known_at": "the value changes with rows of the table that were not known yet",
     "coverage": "being in the table at any time, which nobody knew, goes with the returns before",
+    "backfilled": "symbols whose second event had come before the first was known: filled in afterwards",
+    "known_late": "no row of the table was known in any session of the bars",
+    "known_at_once": "all rows have one known_at: when the list was made, not when each was known",
 }
 """What each check found."""
 
@@ -54,9 +58,11 @@ class Finding(NamedTuple):
     cut: str | None = None
     """The last session that was there, `YYYY-MM-DD` as the session."""
     now: float | None = None
-    """The value with all bars; None for none. Of `coverage`, the t statistic."""
+    """The value with all bars; None for none. Of `coverage`, the t statistic of all rows; of
+    `backfilled` the symbols that all rows cover."""
     then: float | None = None
-    """The value with the bars up to the cut."""
+    """The value with the bars up to the cut. Of `coverage`, the t statistic of the rows known by each
+    session; of `backfilled` the symbols that these cover."""
 
 
 class Answer(NamedTuple):
@@ -70,6 +76,17 @@ class Answer(NamedTuple):
 def indicators(bars: pd.DataFrame) -> pd.DataFrame:
     """The built-in features of bars, as a signal that passes."""
     return compute(bars).drop(columns=NUMBERS).set_axis(bars.index)
+
+
+def calendar_events(bars: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """What stage `dataset` makes of a calendar, of all its kinds as one, as a signal that passes."""
+    last = last_events(table.assign(kind="event")).drop(columns="kind")
+    spine = bars[["symbol"]].astype(object).assign(event_timestamp=session_close(bars["timestamp"]))
+    spine = spine.reset_index().sort_values("event_timestamp", kind="stable")
+    last = last.astype({"event_timestamp": spine["event_timestamp"].dtype})
+    last = last.sort_values("event_timestamp", kind="stable")
+    found = pd.merge_asof(spine, last, on="event_timestamp", by="symbol").set_index("index").sort_index()
+    return at_sessions(found, found["event_timestamp"])
 
 
 def load_signal(target: str, folder: Path) -> Signal:
@@ -130,31 +147,6 @@ def as_bars(rows: pd.DataFrame) -> pd.DataFrame:
     return bars
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A table of events (csv): `TABLE`, `known_at` in UTC; a date alone means the end of that day.
-
-    Raises:
-        DataError: it cannot be read, lacks a column, or a row has no symbol, date or `known_at`.
-    """
-    try:
-        table = pd.read_csv(path, dtype={"symbol": "string", "known_at": "string", "kind": "string"})
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as csv ({one_line(error)}).") from error
-    if missing := [name for name in TABLE if name not in table]:
-        raise DataError(f"{path}: has no column {', '.join(missing)}; it needs {', '.join(TABLE)}.")
-    text = table["known_at"]
-    table["date"] = pd.to_datetime(table["date"], errors="coerce").astype("datetime64[us]")
-    known = pd.to_datetime(text, errors="coerce", utc=True, format="mixed").astype("datetime64[us, UTC]")
-    day_alone = text.str.len().fillna(0) <= len("2024-06-03")
-    table["known_at"] = known.where(~day_alone, known + pd.Timedelta(days=1))
-    if (lost := table[["symbol", "date", "known_at"]].isna().any(axis=1)).any():
-        raise DataError(
-            f"{path}, row {int(np.flatnonzero(lost)[0]) + 2}: needs a symbol, a date and known_at, from "
-            "when it was known. Without known_at nothing can be joined point in time."
-        )
-    return table
-
-
 def lookahead(
     signal: Signal,
     bars: pd.DataFrame,
@@ -169,7 +161,7 @@ def lookahead(
         signal: a function of the bars, and of the table if there is one. It returns a Series or a
             DataFrame of numbers, indexed as the bars or by (symbol, timestamp); rows may be missing.
         bars: see `as_bars`.
-        table: events with `known_at`, see `read_table`.
+        table: events with `known_at`, see `pitwise.bars.sources.calendar_files.csv_events`.
         cuts: sessions after which the future is taken away, drawn from the last two thirds.
         tolerance: change that is rounding, relative to the value and to the column's usual size.
 
@@ -203,7 +195,7 @@ def lookahead(
         "symbols", now, run(_with_newcomer(bars, middle), table), past, middle, tolerance
     )
     if table is not None:
-        found += _coverage(bars, table)
+        found += _of_the_table(bars, table, chosen)
     return Answer(columns, days, list(_summed(found)))
 
 
@@ -323,12 +315,40 @@ def _summed(findings: list[Finding]) -> Iterator[Finding]:
         yield same[0]._replace(rows=sum(one.rows for one in same))
 
 
-def _coverage(bars: pd.DataFrame, table: pd.DataFrame) -> list[Finding]:
-    """Whether being in the table goes with returns: who is in a list of today may be who survived."""
+def _of_the_table(bars: pd.DataFrame, table: pd.DataFrame, cuts: list[pd.Timestamp]) -> list[Finding]:
+    """What a table knows too early by itself, whatever a signal makes of it."""
+    found = []
+    last = session_close(bars["timestamp"].iloc[[bars["timestamp"].argmax()]]).iloc[0]
+    if table["known_at"].min() > last:
+        found.append(Finding("known_late", "known_at", len(table)))
+    if len(table) > 1 and table["known_at"].nunique() == 1:
+        found.append(Finding("known_at_once", "known_at", len(table)))
     coverage = coverage_rank_ic(bars, table)
-    if coverage.t is None or abs(coverage.t) < STRONG:
+    if coverage.t is not None and abs(coverage.t) >= STRONG:
+        # A list of survivors whose rows have honest instants is as strong as known then.
+        then = coverage_rank_ic(bars, table, as_known=True).t
+        found.append(Finding("coverage", "in the table", coverage.rows, now=coverage.t, then=then))
+    for cut in cuts:
+        found += _backfilled(bars, table, cut)
+    return found
+
+
+def _backfilled(bars: pd.DataFrame, table: pd.DataFrame, cut: pd.Timestamp) -> list[Finding]:
+    """Symbols of a session that the table covers by rows of before it, none of which was known then.
+
+    Whoever follows a company knows its first event before the second one comes.
+    """
+    close = session_close(pd.Series([cut])).iloc[0]
+    listed = bars.loc[bars["timestamp"] == cut, "symbol"]
+    past = table[(table["date"] <= cut) & table["symbol"].isin(listed)]
+    events = past.drop_duplicates(EVENT_KEY).groupby("symbol").size()
+    known = set(past.loc[past["known_at"] <= close, "symbol"])
+    late = sorted(symbol for symbol in events.index[events > 1] if symbol not in known)
+    if not late:
         return []
-    return [Finding("coverage", "in the table", coverage.rows, now=coverage.t)]
+    day = f"{cut:%Y-%m-%d}"
+    rows = int(past["symbol"].isin(late).sum())
+    return [Finding("backfilled", "in the table", rows, late[0], day, day, len(events), len(known))]
 
 
 class Coverage(NamedTuple):
@@ -338,16 +358,20 @@ class Coverage(NamedTuple):
     """Of sessions in which symbols of both kinds have a return."""
 
 
-def coverage_rank_ic(bars: pd.DataFrame, table: pd.DataFrame) -> Coverage:
+def coverage_rank_ic(bars: pd.DataFrame, table: pd.DataFrame, as_known: bool = False) -> Coverage:
     """Rank IC of `symbol is in the table at any time` with the next session's log return.
 
     Args:
         bars: see `as_bars`.
-        table: `symbol`.
+        table: `symbol`, and `known_at` where the next is so.
+        as_known: of `a row of the symbol is known at the session's close` instead.
     """
     later = bars.groupby("symbol")["close"].shift(-1)
     returns = np.log(later / bars["close"]).to_numpy("float64")
     there = bars["symbol"].isin(table["symbol"]).to_numpy(float)
+    if as_known:
+        since = bars["symbol"].astype(object).map(table.groupby("symbol")["known_at"].min())
+        there = (since <= session_close(bars["timestamp"])).to_numpy(float)
     known = np.isfinite(returns)
     sessions = pd.factorize(bars["timestamp"].to_numpy()[known], sort=True)[0]
     ic = metrics.rank_ic(there[known], returns[known], sessions)

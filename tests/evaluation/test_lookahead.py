@@ -13,11 +13,11 @@ from pitwise.bars.calendar import is_session
 from pitwise.errors import DataError
 from pitwise.evaluation.lookahead import (
     as_bars,
+    calendar_events,
     coverage_rank_ic,
     indicators,
     load_signal,
     lookahead,
-    read_table,
 )
 from training import cli
 
@@ -191,16 +191,40 @@ def test_the_rank_ic_of_coverage_by_hand():
 
 
 @pytest.mark.unit
-def test_a_table_without_known_at_is_refused_with_its_row(tmp_path):
-    path = tmp_path / "events.csv"
-    head = "symbol,date,kind,value,known_at\n"
-    path.write_text(head + "A,2014-01-02,earnings,1,2014-01-03\nB,2014-01-02,earnings,1,\n")
-    with pytest.raises(DataError, match=r"events\.csv, row 3: .*known_at"):
-        read_table(path)
-    path.write_text(head + "A,2014-01-02,earnings,1,2014-01-03\nA,2014-01-02,eps,1,2014-01-02T21:30Z\n")
-    instants = read_table(path)["known_at"]
-    # A date alone is known when its day is over: an instant within it would be a guess that looks ahead.
-    assert list(instants) == [pd.Timestamp("2014-01-04", tz="UTC"), pd.Timestamp("2014-01-02T21:30Z")]
+def test_a_list_of_survivors_made_afterwards_is_named_for_what_it_is():
+    """Ten of twenty symbols fall until they are delisted; the list has the others, in three datings."""
+    bars = market(20, 120, seed=5)
+    number = bars["symbol"].str[1:].astype(int)
+    doomed = number < 10
+    day = bars.groupby("symbol").cumcount()
+    bars["close"] = np.where(doomed, bars["close"] * np.exp(-0.02 * day), bars["close"])
+    bars = bars[~doomed | (day < 100)].reset_index(drop=True)
+    table = events(0)[["date", "kind", "value"]].drop_duplicates("date")
+    table = pd.DataFrame({"symbol": [f"S{i}" for i in range(10, 20)]}).merge(table, how="cross")
+    honest = table["date"].dt.tz_localize("UTC") + pd.Timedelta(hours=20)
+
+    def found(known_at):
+        checked = lookahead(lambda b, t: b["close"], bars, table.assign(known_at=known_at), cuts=2)
+        return {one.check: one for one in checked.findings}
+
+    # Every date was known on its day, and still: who is in the list is who survived.
+    [coverage] = found(honest).values()
+    assert coverage.check == "coverage"
+    assert min(coverage.now, coverage.then) > 2
+    made = pd.Timestamp("2025-01-01", tz="UTC")
+    assert set(found(made)) == {"coverage", "known_late", "known_at_once", "backfilled"}
+    assert found(made)["coverage"].then is None
+    # The dates of half of them are filled in later; S19 is not listed yet.
+    later = honest.where(table["symbol"] < "S15", honest + pd.Timedelta(days=400))
+    backfilled = found(later)["backfilled"]
+    assert (backfilled.symbol, backfilled.now, backfilled.then) == ("S15", 9, 5)
+
+
+@pytest.mark.unit
+def test_the_calendars_own_columns_pass_and_an_event_of_days_ago_is_no_backfill():
+    answer = lookahead(calendar_events, BARS, events(9), cuts=2)
+    assert answer.columns == ["sessions_since", "value", "age_days"]
+    assert answer.findings == []
 
 
 @pytest.mark.unit

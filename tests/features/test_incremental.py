@@ -467,6 +467,17 @@ def test_a_verdict_is_told_at_the_seal_and_stands_at_the_next_one(market, raw):
     assert market.recompute(LOADED + 4 * MINUTE).versions.daily.empty
 
 
+def test_while_two_of_six_have_reported_both_paths_compute_the_same(raw):
+    """One of them fell by 40%: nobody judges that before the session is sealed, in batch neither."""
+    service = Service(raw[raw["date"] < day(raw, -5)])
+    calm, fallen = bar(raw, -5), bar(raw, -5, 1)
+    service.take(pd.concat([calm, fallen.assign(**{p: fallen[p] * 0.6 for p in PRICES})]))
+    assert service.market.sealed == day(raw, -6)
+    ends = [service.windows[name].as_of for name in sorted(service.windows)]
+    assert ends == [service.market.newest] * 2 + [service.market.sealed_close] * 4
+    assert_same(service)
+
+
 def test_a_session_without_all_its_bars_is_sealed_by_the_next_one_or_by_a_person(market, raw):
     accepted(market, *(bar(raw, -5, i) for i in range(5)))
     assert market.sealed == day(raw, -6)

@@ -1,16 +1,14 @@
 """A feed of corporate actions: a CSV of them, as it is loaded beside the bars."""
 
-import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pitwise.bars.actions import ACTION_KEY, KINDS, SAID, TYPES
-from pitwise.bars.sources.cells import MISSING, days, numbers
-from pitwise.bars.sources.tables import text_cells
-from pitwise.errors import DataError, one_line
+from pitwise.bars.sources.cells import MISSING, days, numbers, refuse
+from pitwise.bars.sources.tables import file_cells
+from pitwise.errors import DataError
 
 NEEDED = [*ACTION_KEY, "ratio", "amount"]
 RATIO = r"(\d+(?:\.\d+)?)\s*[:/]\s*(\d+(?:\.\d+)?)"
@@ -25,17 +23,7 @@ def csv_actions(path: Path) -> pd.DataFrame:
             names the file, the row and what to do.
     """
     name = str(path)
-    try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: there is no such file. Give the feed with --actions, or set load.actions."
-        ) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {one_line(error)}. Fetch the file again.") from error
-    cells = text_cells(name, content)
+    cells = file_cells(path, "Give the feed with --actions, or set load.actions")
     missing = [column for column in NEEDED if column not in cells]
     if missing:
         raise DataError(
@@ -54,7 +42,7 @@ def _typed(name: str, cells: pd.DataFrame) -> pd.DataFrame:
     if "announced" not in cells:
         cells["announced"] = np.nan
     for column in ACTION_KEY:
-        _refuse(name, cells, cells[column].isna(), column, "is empty", "Fill it in or remove the row")
+        refuse(name, cells, cells[column].isna(), column, "is empty", "Fill it in or remove the row")
     pair = cells["ratio"].astype("string").str.extract(f"^{RATIO}$").astype("float64")
     plain = cells["ratio"].mask(pair.notna().all(axis=1), (pair[0] / pair[1]).astype(str))
     read = numbers(pd.DataFrame({"ratio": plain, "amount": cells["amount"]}), name)
@@ -73,34 +61,24 @@ def _checked(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, each once; DataError at the first that cannot be believed."""
     kind, ratio, amount = rows["kind"], rows["ratio"], rows["amount"]
     strange = ~rows["symbol"].map(str.isascii).astype(bool)
-    _refuse(name, rows, strange, "symbol", "holds a character that no symbol has", "Mend it")
-    _refuse(name, rows, ~kind.isin(KINDS), "kind", f"is none of {', '.join(KINDS)}", "Mend it")
+    refuse(name, rows, strange, "symbol", "holds a character that no symbol has", "Mend it")
+    refuse(name, rows, ~kind.isin(KINDS), "kind", f"is none of {', '.join(KINDS)}", "Mend it")
     split, part = kind == "split", kind == "spin_off"
     cash = kind.isin(["dividend", "special_dividend"])
     wrong = split & ~((ratio > 0) & (ratio < np.inf) & (ratio != 1))
     what = "is not the new shares for one old share of a split"
-    _refuse(name, rows, wrong, "ratio", what, "Write 2 or 2:1 for two new for one old")
+    refuse(name, rows, wrong, "ratio", what, "Write 2 or 2:1 for two new for one old")
     wrong = part & ratio.notna() & ~((ratio > 0) & (ratio < 1))
     what = "is not the part of the price that stays after a spin-off, between 0 and 1"
-    _refuse(name, rows, wrong, "ratio", what, "Leave it empty where it is not known")
+    refuse(name, rows, wrong, "ratio", what, "Leave it empty where it is not known")
     wrong = (cash | part & amount.notna()) & ~((amount > 0) & (amount < np.inf))
-    _refuse(name, rows, wrong, "amount", "is no amount of dollars a share", "Mend or remove the row")
+    refuse(name, rows, wrong, "amount", "is no amount of dollars a share", "Mend or remove the row")
     wrong = ~(split | part) & ratio.notna()
-    _refuse(name, rows, wrong, "ratio", "has no meaning for this kind of action", "Leave it empty")
+    refuse(name, rows, wrong, "ratio", "has no meaning for this kind of action", "Leave it empty")
     wrong = (~(cash | part) | part & ratio.notna()) & amount.notna()
-    _refuse(name, rows, wrong, "amount", "has no meaning for this kind of action", "Leave it empty")
+    refuse(name, rows, wrong, "amount", "has no meaning for this kind of action", "Leave it empty")
     rows = rows.drop_duplicates()
     second = rows.duplicated(ACTION_KEY)
     what = "stands there for this symbol and day in another row too, with other numbers"
-    _refuse(name, rows, second, "kind", what, "Write one row, the amounts added")
+    refuse(name, rows, second, "kind", what, "Write one row, the amounts added")
     return rows.reset_index(drop=True)[[*ACTION_KEY, *SAID]]
-
-
-def _refuse(
-    name: str, rows: pd.DataFrame, wrong: pd.Series, column: str, what: str, remedy: str
-) -> None:
-    if wrong.any():
-        row = wrong.index[wrong.argmax()]
-        cell = rows.at[row, column]
-        shown = "" if pd.isna(cell) else f"{str(cell)[:40]!r} "
-        raise DataError(f"{name}: row {row}, column '{column}': {shown or 'nothing '}{what}. {remedy}.")

@@ -59,6 +59,22 @@ def days(cells: pd.Series, origin: str) -> np.ndarray:
     return _agreed(codes, readings, place, wanted).astype("datetime64[ns]")
 
 
+def refuse(name: str, rows: pd.DataFrame, wrong: pd.Series, column: str, what: str, remedy: str) -> None:
+    """DataError at the first row that is wrong: the file, the row, the column, what it holds.
+
+    Args:
+        name: the file's.
+        rows: indexed by each row's number in the file.
+        wrong: (n,) bool.
+        what, remedy: ends of sentences: "is empty", "Fill it in".
+    """
+    if wrong.any():
+        row = wrong.index[wrong.argmax()]
+        cell = rows.at[row, column]
+        shown = "" if pd.isna(cell) else f"{str(cell)[:40]!r} "
+        raise DataError(f"{name}: row {row}, column '{column}': {shown or 'nothing '}{what}. {remedy}.")
+
+
 def _days_of_form(texts: pd.Index) -> list[np.ndarray]:
     """The readings of the texts by the group of forms that reads most of them."""
     # The year first, with or without marks: then whatever follows is a time and a zone.

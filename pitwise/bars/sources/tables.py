@@ -2,8 +2,11 @@
 
 import codecs
 import csv
+import gzip
 import io
 import re
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -64,6 +67,26 @@ def text_table(name: str, content: bytes) -> pd.DataFrame:
         raise DataError(f"{name}: not a well-formed CSV: {one_line(error)}. Mend that line.") from error
     table.index += 2
     return table.dropna(how="all")
+
+
+def file_cells(path: Path, remedy: str) -> pd.DataFrame:
+    """`text_cells` of a file: `.csv` or `.csv.gz`.
+
+    Args:
+        remedy: what to do where there is no such file.
+
+    Raises:
+        DataError: it is not there, or cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file. {remedy}.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {one_line(error)}. Fetch the file again.") from error
+    return text_cells(str(path), content)
 
 
 def text_cells(name: str, content: bytes) -> pd.DataFrame:
