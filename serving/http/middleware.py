@@ -24,7 +24,7 @@ OPEN = ("/healthz", "/readyz")
 """For those who watch over the service: no key, any host."""
 PUBLIC = ("/login", "/logout", "/static")
 """For a person who has no key yet, with all below them."""
-MARKET_PAGES = ("/", "/forecasts", "/symbols", "/health")
+MARKET_PAGES = ("/", "/forecasts", "/symbols", "/portfolio", "/backtest", "/health")
 PAGES = (*MARKET_PAGES, "/model")
 """Of the dashboard, with all below them: who has no key is led to its login."""
 COOKIE = "pitwise_key"

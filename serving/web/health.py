@@ -1,11 +1,14 @@
 """How the service, its data and its forecasts do."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from pitwise.errors import StoreError
+from serving.http.metrics import Metrics
 from serving.http.routes.health import NOT_NEEDED, STATUS_SECONDS
 from serving.http.service import Service
 from serving.state.market import MarketState
@@ -14,6 +17,10 @@ from serving.web.sources import Sources
 
 REVISIONS = 20
 """Rows of a table that may be long."""
+WEEKS, COLUMNS, ROUTES = 12, 20, 10
+"""Weeks and columns of the table of drift, and routes of that of latency."""
+STEPS = (0.1, 0.25, 0.5, 1.0)
+"""Stability index from which a cell has the next stronger colour; 0.1 and 0.25 are usual limits."""
 Z95 = 1.96
 KPIS = {
     "rank_ic_mean": "Rank IC",
@@ -44,10 +51,13 @@ def live_facts(state: MarketState, before: MarketState | None) -> dict[str, Any]
     }
 
 
-def health(when: Moment, state: MarketState, service: Service, sources: Sources) -> dict[str, Any]:
+def health(
+    when: Moment, state: MarketState, service: Service, sources: Sources, metrics: Metrics
+) -> dict[str, Any]:
     """What the template `health.html` takes. It reads files: use a thread."""
     is_now = when.as_of is None
-    facts, week = live_facts(state, None), sources.week(when.instant)
+    facts, weeks = live_facts(state, None), sources.weeks(when.instant, WEEKS)
+    week = weeks[0] if weeks else None
     then = None if is_now else _then(when, sources)
     late = [f for f in state.forecasts.values() if f.session < state.newest]
     parts = _parts(service) if is_now else []
@@ -67,6 +77,10 @@ def health(when: Moment, state: MarketState, service: Service, sources: Sources)
         "week": week,
         "kpis": KPIS,
         "drift": _drift(week),
+        "weeks": weeks,
+        "drift_by_week": drift_by_week(weeks),
+        "steps": STEPS,
+        "latency": latency(metrics.text()) if is_now else [],
         "live": accuracy(week["accuracy"].get("live") or {}) if week else [],
         "reports": sources.reports(),
         "matured": _walked_accuracy(state.model.kind, sources) if is_now else None,
@@ -190,8 +204,66 @@ def accuracy(report: dict[str, Any], champion: str = "champion") -> list[dict[st
 
 
 def _drift(week: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What the week says of the features; its columns, the largest stability index first."""
-    if week is None:
+    """What the week says of the features."""
+    return None if week is None else week["drift"]["features"]
+
+
+def drift_by_week(weeks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The stability index of each column in each week, the column that moved most in the newest first.
+
+    Args:
+        weeks: as the monitoring reports them, the newest first.
+
+    Returns:
+        weeks: names, the newest first; rows: column and for each week the index, the step of `STEPS`
+        that it reaches, and whether the monitoring named the column. None where no week was judged.
+    """
+    told = [(w["week"], w["drift"]["features"]) for w in weeks if w["drift"]["features"].get("judged")]
+    if not told:
         return None
-    found = week["drift"]["features"]
-    return found | {"columns": sorted(found.get("psi", {}).items(), key=lambda column: -column[1])}
+    newest = told[0][1]["psi"]
+    rows = []
+    for column in sorted(newest, key=lambda name: -newest[name])[:COLUMNS]:
+        cells = []
+        for _, features in told:
+            psi = features["psi"].get(column)
+            step = 0 if psi is None else sum(psi >= each for each in STEPS)
+            cells.append({"psi": psi, "step": step, "is_named": column in features["drifted"]})
+        rows.append({"name": column, "cells": cells})
+    return {"weeks": [name for name, _ in told], "rows": rows, "n": len(newest)}
+
+
+def latency(text: bytes) -> list[dict[str, Any]]:
+    """How long the service took to answer since its start, by route, the most asked first.
+
+    Args:
+        text: the service's metrics, in Prometheus's format.
+
+    Returns:
+        route, n, and the median and the 99th percentile in milliseconds, interpolated in the histogram's
+        buckets as Prometheus does; None beyond the last bucket. Streams are left out: they stay open.
+    """
+    counts: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            if sample.name == "pitwise_request_seconds_bucket":
+                counts[sample.labels["route"]][float(sample.labels["le"])] += sample.value
+    rows: list[dict[str, Any]] = []
+    for route, buckets in counts.items():
+        bounds = sorted(buckets)
+        below = [buckets[bound] for bound in bounds]
+        if below[-1] and not route.endswith("/stream"):
+            median, slow = (_quantile(q, bounds, below) for q in (0.5, 0.99))
+            rows.append({"route": route, "n": int(below[-1]), "median": median, "p99": slow})
+    return sorted(rows, key=lambda row: (-row["n"], row["route"]))[:ROUTES]
+
+
+def _quantile(q: float, bounds: list[float], below: list[float]) -> float | None:
+    """Milliseconds that a share q is below, by counts `below` each bound; the last bound is infinite."""
+    rank = q * below[-1]
+    i = next(i for i, count in enumerate(below) if count >= rank)
+    if i == len(bounds) - 1:
+        return None
+    low, before = (bounds[i - 1], below[i - 1]) if i else (0.0, 0.0)
+    share = (rank - before) / (below[i] - before) if below[i] > before else 1.0
+    return 1e3 * (low + (bounds[i] - low) * share)

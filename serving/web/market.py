@@ -1,5 +1,6 @@
-"""The market at a moment: its move, its breadth, its map, its movers and its year."""
+"""The market at a moment: its move, its breadth, its map, its groups, its movers and its year."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,18 +11,22 @@ from markupsafe import Markup, escape
 from serving.state.market import MarketState
 from serving.web.bars import SymbolBars
 from serving.web.forecasts import live_bars
+from serving.web.groups import OTHERS, TOGETHER, WINDOW, Groups, clusters_at, sectors_at
 from serving.web.moment import Moment
 from serving.web.sources import Sources
 
 YEAR = 252
 """Sessions of the index and of what is usual."""
-MOVERS = 8
+MOVERS, NAMED = 8, 10
+"""Symbols at each end of the movers, and named of a group."""
 STEPS = (0.25, 0.75, 1.5, 3.0)
 """Per cent from which a tile of the map has the next stronger colour."""
 SIZE = (640.0, 400.0)
 """Of the map, in its own units."""
 LETTER, LINE = 8.0, 14.0
 """Width of a symbol's letter and height of a line in a tile."""
+HEAD, GAP = 13.0, 3.0
+"""Height of a group's name, and space between groups."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,12 @@ def market_view(when: Moment, state: MarketState, sources: Sources) -> dict[str,
     changes = np.array([tile.change for tile in tiles])
     days, mean, rose = by_session(list(bars.values()))
     year = slice(-YEAR, None)
+    dollars = {tile.symbol: tile.dollars for tile in tiles}
+    groups = sectors_at(sources.sectors(), list(bars), when.day) or clusters_at(bars, dollars)
+    before = slice(-YEAR - 1, -1)
+    usual_dollars = sum(
+        float((b.close[before] * b.volume[before]).mean()) for b in bars.values() if len(b.day) > 1
+    )
     by_change = sorted(tiles, key=lambda tile: -tile.change)
     usual = float(mean[-YEAR - 1 : -1].std(ddof=1)) if len(mean) > YEAR else None
     return {
@@ -66,7 +77,12 @@ def market_view(when: Moment, state: MarketState, sources: Sources) -> dict[str,
         "dollars": sum(tile.dollars for tile in tiles),
         "volatility": float(mean[-20:].std(ddof=1)) if len(mean) > 20 else None,
         "sentiment": _sentiment(when, sources),
-        "map": heat_map(tiles),
+        "map": heat_map(tiles, groups),
+        "groups": group_rows(tiles, groups),
+        "by": groups.by if groups else None,
+        "window": WINDOW,
+        "together": TOGETHER,
+        "dollars_usual": usual_dollars,
         "steps": STEPS,
         "up": by_change[:MOVERS],
         "down": by_change[: -MOVERS - 1 : -1],
@@ -144,30 +160,72 @@ def _worst(row: Sequence[float], side: float) -> float:
     return max(side**2 * max(row) / total**2, total**2 / (side**2 * min(row)))
 
 
-def heat_map(tiles: Sequence[Tile]) -> Markup:
-    """The session's returns, area by dollar volume, as SVG."""
-    shown = sorted((tile for tile in tiles if tile.dollars > 0), key=lambda tile: -tile.dollars)
-    drawn = []
-    boxes = squarified([tile.dollars for tile in shown], *SIZE) if shown else []
-    for tile, (x, y, width, height) in zip(shown, boxes, strict=True):
-        percent = 100 * tile.change
-        step = sum(abs(percent) >= s for s in STEPS)
-        kind = f"{'u' if percent > 0 else 'd'}{step}" if step else "u0"
-        name = escape(tile.symbol)
-        text = ""
-        if width >= max(LETTER * len(tile.symbol) + 4, 32) and height >= LINE:
-            middle = f'x="{x + width / 2:.1f}" text-anchor="middle"'
-            has_figure = height >= 2.4 * LINE
-            base = y + height / 2 + (1 if has_figure else 4)
-            text = f'<text {middle} y="{base:.1f}">{name}</text>'
-            if has_figure:
-                text += f'<text class="q" {middle} y="{y + height / 2 + 13:.1f}">{percent:+.1f}</text>'
-        drawn.append(
-            f'<g class="{kind}"><title>{name} {percent:+.2f}%</title>'
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width - 1, 0.5):.1f}" '
-            f'height="{max(height - 1, 0.5):.1f}"/>{text}</g>'
+def group_rows(tiles: Sequence[Tile], groups: Groups | None) -> list[dict[str, Any]]:
+    """Of each group what its symbols did in the session, the most traded first."""
+    found = []
+    for name, own in _grouped(tiles, groups):
+        changes = np.array([tile.change for tile in own])
+        found.append(
+            {
+                "name": name,
+                "n": len(own),
+                "change": float(changes.mean()),
+                "rose": float((changes > 0).mean()),
+                "dollars": sum(tile.dollars for tile in own),
+                "largest": [tile.symbol for tile in own[:NAMED]],
+            }
         )
+    return found
+
+
+def _grouped(tiles: Sequence[Tile], groups: Groups | None) -> list[tuple[str, list[Tile]]]:
+    """Groups and their symbols by dollar volume, who is in none last; without groups one of no name."""
+    by_name: dict[str, list[Tile]] = defaultdict(list)
+    for tile in sorted(tiles, key=lambda tile: -tile.dollars):
+        if tile.dollars > 0:
+            by_name[groups.of.get(tile.symbol, OTHERS) if groups else ""].append(tile)
+    return sorted(
+        by_name.items(), key=lambda each: (each[0] == OTHERS, -sum(tile.dollars for tile in each[1]))
+    )
+
+
+def heat_map(tiles: Sequence[Tile], groups: Groups | None = None) -> Markup:
+    """The session's returns, area by dollar volume, as SVG; groups beside each other."""
+    named = _grouped(tiles, groups)
+    named.sort(key=lambda each: -sum(tile.dollars for tile in each[1]))
+    areas = [sum(tile.dollars for tile in own) for _, own in named]
+    blocks = squarified(areas, *SIZE) if areas else []
+    drawn = []
+    for (name, own), (x, y, width, height) in zip(named, blocks, strict=True):
+        head = HEAD if name and height > 3 * HEAD and width > LETTER * len(name) else 0.0
+        if head:
+            drawn.append(f'<text class="h" x="{x + 2:.1f}" y="{y + head - 3:.1f}">{escape(name)}</text>')
+        gap = GAP if name else 0.0
+        inside = max(width - gap, 1), max(height - head - gap, 1)
+        inner = squarified([tile.dollars for tile in own], *inside)
+        for tile, (left, top, w, h) in zip(own, inner, strict=True):
+            drawn.append(_tile_drawn(tile, x + left, y + head + top, w, h))
     return Markup("".join(drawn).replace(">-", ">\N{MINUS SIGN}"))
+
+
+def _tile_drawn(tile: Tile, x: float, y: float, width: float, height: float) -> str:
+    percent = 100 * tile.change
+    step = sum(abs(percent) >= s for s in STEPS)
+    kind = f"{'u' if percent > 0 else 'd'}{step}" if step else "u0"
+    name = escape(tile.symbol)
+    text = ""
+    if width >= max(LETTER * len(tile.symbol) + 4, 32) and height >= LINE:
+        middle = f'x="{x + width / 2:.1f}" text-anchor="middle"'
+        has_figure = height >= 2.4 * LINE
+        base = y + height / 2 + (1 if has_figure else 4)
+        text = f'<text {middle} y="{base:.1f}">{name}</text>'
+        if has_figure:
+            text += f'<text class="q" {middle} y="{y + height / 2 + 13:.1f}">{percent:+.1f}</text>'
+    return (
+        f'<g class="{kind}"><title>{name} {percent:+.2f}%</title>'
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width - 1, 0.5):.1f}" '
+        f'height="{max(height - 1, 0.5):.1f}"/>{text}</g>'
+    )
 
 
 def index_line(days: np.ndarray, returns: np.ndarray) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The champion at a moment: what it has shown out of sample, how far to believe it, how it got there."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from pitwise.evaluation.metrics import mean_and_t, rank_ic
+from pitwise.evaluation.metrics import mean_and_t
+from pitwise.registry.findings import describe
 from serving.state.market import MarketState
 from serving.web.health import Z95, accuracy
 from serving.web.moment import Moment
@@ -16,8 +18,8 @@ IMPORTANT = 12
 """Features in the table of importance."""
 FEWEST = 10
 """Sessions of a quarter that has an interval."""
-WIDE, HIGH, MARGIN = 640, 180, 12
-"""Of the picture of the quarters, in its own units."""
+WIDE, HIGH, MARGIN, SIDE = 640, 180, 12, 220
+"""Of the pictures of the quarters and of calibration, in their own units."""
 
 
 def model_view(when: Moment, state: MarketState, sources: Sources) -> dict[str, Any]:
@@ -40,6 +42,14 @@ def model_view(when: Moment, state: MarketState, sources: Sources) -> dict[str, 
         if quarters
         else None,
         "reliability": signals["reliability"] if is_now and signals else None,
+        "reliability_picture": reliability_picture(signals["reliability"].get("calibrated"))
+        if is_now and signals
+        else None,
+        "looked_at": [
+            (f, describe(f)) for f in sources.findings(state.model.version) if is_now and f.version
+        ],
+        "challenger": (sources.document("metrics/registration.json") or {}).get("challenger"),
+        "by_version": accuracy((week or {}).get("accuracy", {}).get("by_version") or {}, ""),
         "importance": (week or {}).get("importance", {}).get("importance", [])[:IMPORTANT],
         "week": week,
         "promotions": promotions[::-1],
@@ -63,11 +73,9 @@ def by_quarter(walked: WalkForward, last: np.datetime64) -> list[dict[str, Any]]
         quarter (`2016 Q1`), mean, n (sessions) and low and high, the mean's 95% interval over the
         sessions; None where they are fewer than `FEWEST`.
     """
-    days, score, realised = walked.outcomes(last)
-    if not len(days):
-        return []
-    ics = rank_ic(score, realised, days)
-    months = np.unique(days).astype("datetime64[M]").astype(int)
+    days, ics = walked.rank_ics
+    ics = ics[days <= last]
+    months = days[days <= last].astype("datetime64[M]").astype(int)
     found = []
     for quarter in np.unique(months // 3):
         here = ics[months // 3 == quarter]
@@ -115,6 +123,26 @@ def picture(quarters: list[dict[str, Any]], baseline: tuple[str, float] | None) 
     ]
     line = baseline and {"name": baseline[0], "ic": baseline[1], "y": y(baseline[1])}
     return {"points": points, "zero": y(0.0), "baseline": line, "foot": HIGH - 4}
+
+
+def reliability_picture(rows: Sequence[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """Where said and came lie in a square of `SIDE`, with the interval of each; None without rows."""
+    if not rows:
+        return None
+    values = [row[name] for row in rows for name in ("said", "came")]
+    values += [bound for row in rows for bound in row["ci95"] or () if bound is not None]
+    low, high = min(values), max(values)
+
+    def at(value: float) -> float:
+        return round(MARGIN + (SIDE - 2 * MARGIN) * (value - low) / ((high - low) or 1), 1)
+
+    points = []
+    for row in rows:
+        known = row["ci95"] and row["ci95"][0] is not None
+        bounds = [SIDE - at(bound) for bound in row["ci95"]] if known else None
+        points.append({"x": at(row["said"]), "y": round(SIDE - at(row["came"]), 1), "bounds": bounds})
+    half = round(SIDE - at(0.5), 1) if low <= 0.5 <= high else None
+    return {"points": points, "half": half, "low": low, "high": high}
 
 
 def _by(instant: str, when: Moment) -> bool:

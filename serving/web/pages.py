@@ -2,7 +2,8 @@
 
 import gzip
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
@@ -12,6 +13,7 @@ from typing import Any
 
 import orjson
 from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -23,7 +25,7 @@ NONE = "\N{EN DASH}"
 """Where there is no figure."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 """Content security policy of a page: scripts and styles are files of ours, and nothing is inline."""
 
@@ -63,6 +65,23 @@ class Encoded:
             body = self.packed
             given["Content-Encoding"] = "gzip"
         return Response(body, status, given, self.media_type)
+
+
+def in_parts(
+    request: Request, parts: AsyncIterator[bytes], headers: Mapping[str, str]
+) -> StreamingResponse:
+    """A page each part of which is sent when it is there: compressed where the client takes it."""
+    given = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Cookie", **headers}
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return StreamingResponse(parts, 200, given, HTML)
+
+    async def packed() -> AsyncIterator[bytes]:
+        packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)  # with gzip's header
+        async for part in parts:
+            yield packer.compress(part) + packer.flush(zlib.Z_SYNC_FLUSH)
+        yield packer.flush()
+
+    return StreamingResponse(packed(), 200, {**given, "Content-Encoding": "gzip"}, HTML)
 
 
 def whole(path: Path) -> Encoded:

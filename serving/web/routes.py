@@ -9,38 +9,50 @@ from urllib.parse import parse_qs, quote, urlencode
 import anyio
 import numpy as np
 import orjson
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, to_process, to_thread
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
+from pydantic import StringConstraints
 from sse_starlette import ServerSentEvent
 
-from pitwise.errors import StoreError
-from serving.http.answers import RETRY
+from pitwise.errors import DataError, StoreError
+from serving.http.answers import RETRY, unavailable_if_failing
 from serving.http.asked import asked_of
 from serving.http.auth import Keys
 from serving.http.middleware import COOKIE, needed_scope
 from serving.http.problems import Problem, cause, of_validation
 from serving.http.rendered import Rendered
+from serving.http.routes import risk
 from serving.http.routes.history import SECONDS, shown
 from serving.http.routes.stream import LOOK_SECONDS, Stream, Streams, check_key
 from serving.http.schemas import Day
 from serving.http.state import answers_of, metrics_of, service_of
 from serving.state.market import MarketState
 from serving.web import forecasts as table
+from serving.web.backtest import MULTIPLES, backtest_view
 from serving.web.health import health, live_facts
 from serving.web.market import market_view
 from serving.web.model import model_view
 from serving.web.moment import Moment, moment
 from serving.web.outlook import reach
-from serving.web.pages import POLICY, STATIC, Encoded, page, static_files
+from serving.web.pages import POLICY, STATIC, Encoded, in_parts, page, static_files
+from serving.web.portfolio import STRATEGIES, holdings_of, portfolio_view
+from serving.web.portfolio_of import Asked, Strategy, portfolio_in_worker
 from serving.web.sources import Sources
-from serving.web.symbol import symbol_view
+from serving.web.symbol import MOST, features_by_session, symbol_view
 
 MARKET, FORECASTS, SYMBOL, HEALTH = "/", "/forecasts", "/symbols/{symbol}", "/health"
-MODEL = "/model"
-PAGES = {"Market": MARKET, "Forecasts": FORECASTS, "Model": MODEL, "Health": HEALTH}
+PORTFOLIO, BACKTEST, MODEL = "/portfolio", "/backtest", "/model"
+PAGES = {
+    "Market": MARKET,
+    "Forecasts": FORECASTS,
+    "Portfolio": PORTFOLIO,
+    "Backtest": BACKTEST,
+    "Model": MODEL,
+    "Health": HEALTH,
+}
 """The navigation: name to address."""
 VIEWS = {
     "Strongest": "sort=-expected",
@@ -52,12 +64,18 @@ VIEWS = {
 HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "same-origin"}
 SHUT_OFF = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'none'"
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'self'"
 )
 """Content security policy of a report, which has inline scripts and styles: it is of no origin, so that
 it knows no cookie, and asks for nothing."""
 KEPT = 32
 """Rendered pages of the market and its forecasts: what they show is in their key."""
+SHOWN = rf"^([a-z0-9_]{{1,40}}(,[a-z0-9_]{{1,40}}){{0,{MOST - 1}}})?$"
+FeatureName = Annotated[str, StringConstraints(pattern="^[a-z0-9_]{1,40}$")]
+LONGEST_HOLDINGS = 20_000
+"""Characters of the holdings in an address: 1,000 lines and more."""
+FIGURES = b"<!-- figures -->"
+"""What the page of a portfolio waits for begins here."""
 LONGEST_FORM = 2000
 """Bytes of a form; ours has a key and an address."""
 Sort = Annotated[str, Query(pattern=f"^-?({'|'.join(table.SORTS)})$")]
@@ -116,6 +134,7 @@ def add_web(app: FastAPI, keys: Keys) -> None:
     """
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
     _add_pages(router)
+    _add_decisions(router)
     _add_health(router, keys)
     _add_login(router, keys)
     app.include_router(router)
@@ -178,9 +197,26 @@ def _add_pages(router: APIRouter) -> None:
         file = Encoded(table.as_csv(rows).encode(), "text/csv; charset=utf-8")
         return file.response(request, {"Content-Disposition": name})
 
+    @router.get(SYMBOL + "/features")
+    async def features(
+        request: Request,
+        symbol: Annotated[str, Path(max_length=64)],
+        name: Annotated[list[FeatureName], Query(min_length=1, max_length=MOST)],
+        as_of: AsOf = None,
+    ) -> Response:
+        state, sources = answers_of(request).state(), sources_of(request)
+        when = await made(_moment, as_of, state, sources)
+        series = await made(features_by_session, symbol, name, when, state, sources)
+        if series is None:
+            raise Problem("invalid-request", "There is no such feature.", [("name", "is unknown")])
+        return Response(orjson.dumps(series), media_type="application/json")
+
     @router.api_route(SYMBOL, methods=["GET", "HEAD"])
     async def symbol(
-        request: Request, symbol: Annotated[str, Path(max_length=64)], as_of: AsOf = None
+        request: Request,
+        symbol: Annotated[str, Path(max_length=64)],
+        as_of: AsOf = None,
+        show: Annotated[str, Query(pattern=SHOWN)] = "",
     ) -> Response:
         answers, asked, sources = answers_of(request), asked_of(request), sources_of(request)
         history = service_of(request).history
@@ -200,8 +236,135 @@ def _add_pages(router: APIRouter) -> None:
                 "unknown-symbol", f"Nothing is known of it at {when.day}.", [("symbol", "is unknown")]
             )
         answers.audit(view.pop("audited"), asked, SYMBOL)
-        body = await made(page, "symbol.html", **view, **_frame(request, FORECASTS, when))
+        kept = {"show": show} if show else {}
+        body = await made(page, "symbol.html", **view, **_frame(request, FORECASTS, when, kept))
         return body.response(request, HEADERS)
+
+
+def _add_decisions(router: APIRouter) -> None:
+    kept: dict[tuple, Encoded] = {}
+    one_at_a_time = CapacityLimiter(1)
+
+    @router.api_route(PORTFOLIO, methods=["GET", "HEAD"])
+    async def portfolio(
+        request: Request,
+        as_of: AsOf = None,
+        holdings: Annotated[str, Query(max_length=LONGEST_HOLDINGS)] = "",
+        kind: Literal["shares", "weight"] = "shares",
+        value: Annotated[float, Query(gt=0, le=1e15, allow_inf_nan=False)] = 1e6,
+        cash: Annotated[float, Query(ge=0, le=1e15, allow_inf_nan=False)] = 0.0,
+        strategy: Strategy = "top",
+    ) -> Response:
+        state, sources = answers_of(request).state(), sources_of(request)
+        choice = {"holdings": holdings, "kind": kind, "value": value, "cash": cash, "strategy": strategy}
+        forecasts: dict[str, tuple] = {}
+        by = ""
+        if holdings.strip() and strategy != "none":
+            forecasts, by = await _forecasts_by(request, as_of)
+        key = (PORTFOLIO, as_of, state.number, sources.stamp(), _who(request), *choice.values())
+        if key in kept:
+            return kept[key].response(request, HEADERS)
+        when = await made(_moment, as_of, state, sources)
+        kept_choice = {name: str(given) for name, given in choice.items()} if holdings.strip() else {}
+        frame = {"choice": choice, "by": by, "strategies": STRATEGIES}
+        frame |= _frame(request, PORTFOLIO, when, kept_choice)
+
+        async def whole(document: dict[str, Any] | None, said: str = "", misread: str = "") -> Encoded:
+            view = None if said or misread else await made(portfolio_view, when, document, sources)
+            told = {"view": view, "said": said, "misread": misread, **frame}
+            return await made(page, "portfolio.html", **told)
+
+        if not holdings.strip():
+            _keep(kept, key, await whole(None))
+            return kept[key].response(request, HEADERS)
+        try:
+            held, kind = holdings_of(holdings, kind)
+        except DataError as error:
+            return (await whole(None, misread=str(error))).response(request, HEADERS, 422)
+        asked = Asked(tuple(held.items()), kind, value, cash, strategy, when.instant)
+
+        async def parts() -> AsyncIterator[bytes]:
+            """The page's top at once, and below it what a worker takes a second to tell."""
+            top = await whole(None, said=" ")
+            yield b"".join(top.body.partition(FIGURES)[:2])
+            try:
+                document = await _of_worker(request, asked, forecasts, one_at_a_time)
+                body = await whole(document)
+                _keep(kept, key, body)
+            except (DataError, Problem) as error:
+                body = await whole(None, said=getattr(error, "detail", str(error)))
+            yield body.body.partition(FIGURES)[2]
+
+        return in_parts(request, parts(), HEADERS)
+
+    @router.api_route(BACKTEST, methods=["GET", "HEAD"])
+    async def backtest(
+        request: Request,
+        as_of: AsOf = None,
+        portfolio: Annotated[str, Query(max_length=64)] = "",
+        costs: Annotated[float, Query(ge=MULTIPLES[0], le=MULTIPLES[-1])] = 1.0,
+    ) -> Response:
+        state, sources = answers_of(request).state(), sources_of(request)
+        key = (BACKTEST, as_of, portfolio, costs, state.number, sources.stamp(), _who(request))
+        if key not in kept:
+            when = await made(_moment, as_of, state, sources)
+            view = await made(backtest_view, when, portfolio, costs, sources)
+            choice = {"portfolio": portfolio, "costs": "" if costs == 1 else f"{costs:g}"}
+            chosen = {name: value for name, value in choice.items() if value}
+            values = {"view": view, **_frame(request, BACKTEST, when, chosen)}
+            _keep(kept, key, await made(page, "backtest.html", **values))
+        return kept[key].response(request, HEADERS)
+
+
+async def _forecasts_by(request: Request, as_of: str | None) -> tuple[dict[str, tuple], str]:
+    """By symbol what `portfolio_of` wants, and who forecast it; written down as shown."""
+    if as_of is not None:
+        market = await _market_then(request, as_of)
+        said = {row.symbol: (row.log_return, row.score, row.horizon, None) for row in market.rows}
+        return said, market.by
+    with suppress(Problem):  # no symbol has one: the page says so
+        state, found, _ = answers_of(request).forecasts(None, asked_of(request), PORTFOLIO)
+        live = [row.forecast for row in found]
+        rows = {one.symbol: (one.log_return, one.score, one.horizon, one.suspect) for one in live}
+        return rows, f"version {state.model.version} ({state.model.kind})"
+    return {}, ""
+
+
+async def _of_worker(
+    request: Request, asked: Asked, forecasts: dict[str, tuple], limiter: CapacityLimiter
+) -> dict[str, Any]:
+    """What a process of its own tells of a portfolio.
+
+    Raises:
+        DataError: it is none whose risk can be told.
+        Problem: the service has no workspace, or the worker fails or is not done in time (503).
+    """
+    workspace = service_of(request).workspace
+    if workspace is None:
+        raise Problem("unavailable", "This service has no bars to tell a risk from.")
+    if limiter.statistics().tasks_waiting >= risk.WAITING:
+        raise Problem("busy", f"{risk.WAITING} reports wait already. Try again later.")
+    asked_of(request).symbols += len(asked.held)
+    fault = None
+    try:
+        with anyio.fail_after(risk.SECONDS), unavailable_if_failing("risk report", "Try again."):
+            try:
+                body = await to_process.run_sync(
+                    portfolio_in_worker,
+                    str(workspace.root),
+                    asked,
+                    forecasts,
+                    cancellable=True,
+                    limiter=limiter,
+                )
+            except DataError as error:
+                fault = error
+    except TimeoutError as error:
+        detail = f"The report was not there within {risk.SECONDS:.0f} s. Try again later."
+        raise Problem("busy", detail, headers=risk.RETRY) from error
+    if fault:
+        raise fault
+    return orjson.loads(body)
 
 
 def _keep(kept: dict[tuple, Encoded], key: tuple, body: Encoded) -> None:
@@ -224,7 +387,8 @@ def _add_health(router: APIRouter, keys: Keys) -> None:
     async def show(request: Request, as_of: AsOf = None) -> Response:
         state, sources = answers_of(request).state(), sources_of(request)
         when = await made(_moment, as_of, state, sources)
-        view = await made(health, when, state, service_of(request), sources)
+        service, metrics = service_of(request), metrics_of(request)
+        view = await made(health, when, state, service, sources, metrics)
         body = await made(page, "health.html", **view, **_frame(request, HEALTH, when))
         return body.response(request, HEADERS)
 

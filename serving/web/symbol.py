@@ -2,58 +2,32 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 
 from serving.http.service import History
-from serving.log.history import PastForecast
 from serving.log.served_log import Shown
 from serving.state.market import MarketState
-from serving.web.bars import SymbolBars
+from serving.web.bars import NUMBERS, SymbolBars
 from serving.web.forecasts import Market
 from serving.web.moment import Moment
-from serving.web.outlook import LEVELS, Outlook, scale_of
+from serving.web.outlook import LEVELS, Outlook
+from serving.web.past import Call, calls_of, score, signalled
+from serving.web.risk import risk_view
 from serving.web.sources import Sources, give_back
+
+MOST = 6
+"""Features that a chart shows at once."""
 
 PAST = 2000
 """Forecasts of a symbol that are looked at."""
 TABLE = 20
 """Of them and of bars in a table."""
+CALENDAR = "data/features/calendar.parquet"
 YEAR = 252
 """Sessions."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A past forecast and what came of it, as known at the moment."""
-
-    made: str
-    """ISO 8601 day of the last session seen."""
-    for_session: str
-    log_return: float
-    p_up: float
-    low: float | None
-    """Bounds of the 90% interval of the log return."""
-    high: float | None
-    realised: float
-    """Log return."""
-    source: str
-    """served | walk-forward"""
-
-    @staticmethod
-    def simple(log_return: float) -> float:
-        return math.expm1(log_return)
-
-    @property
-    def is_right(self) -> bool:
-        return (self.p_up >= 0.5) == (self.realised > 0)
-
-    @property
-    def is_inside(self) -> bool | None:
-        return None if self.low is None or self.high is None else self.low <= self.realised <= self.high
 
 
 def symbol_view(
@@ -72,11 +46,12 @@ def symbol_view(
     served = history.of(symbol, None, date.fromisoformat(when.day), PAST)
     audited = [Shown(past.symbol, past.as_of, past.window_hash) for past in served]
     audited += [Shown(p.symbol, p.as_of, p.window_hash) for p in market.served if p.symbol == symbol]
-    calls = _calls(symbol, bars, when, served, state, sources)
+    calls = calls_of(symbol, bars, when, served, state, sources)
+    calls, was_calibrated_then = signalled(symbol, calls, when, state, sources)
     features = _features(symbol, when, state, history)
     if features:
         audited.append(Shown(symbol, features["as_of"]))
-    events = _events(symbol, when, sources)
+    events = events_of(symbol, when, sources)
     return {
         "symbol": symbol,
         "row": row,
@@ -88,75 +63,18 @@ def symbol_view(
         "bars": bars,
         "last_bars": _last_bars(bars),
         "calls": calls[::-1][:TABLE],
-        "score": _score(calls),
+        "score": score(calls),
+        "was_calibrated_then": was_calibrated_then,
+        "risk": risk_view(bars),
         "rises": _rises(bars),
         "events": events,
+        "has_calendar": bool(sources.rows(CALENDAR)),
         "features": features,
         "seen": state.model.features,
+        "most": MOST,
+        "drawable": [f for f in features["rows"] if f["name"] not in NUMBERS] if features else [],
         "chart": _chart(bars, row, calls, events),
         "audited": audited,
-    }
-
-
-def _calls(
-    symbol: str,
-    bars: SymbolBars | None,
-    when: Moment,
-    served: Sequence[PastForecast],
-    state: MarketState,
-    sources: Sources,
-) -> list[Call]:
-    """Forecasts whose outcome was known then: those served, and before them the walk-forward's."""
-    if bars is None:
-        return []
-    days = [str(day) for day in bars.day]
-    at = {day: i for i, day in enumerate(days)}
-    horizon = state.forecasts[symbol].horizon if symbol in state.forecasts else 1
-    walked = sources.walk_forward(state.model.kind)
-    said = {
-        one.day: (one.log_return, one.p_up, one.scale, horizon, "walk-forward")
-        for one in (walked.of(symbol, when.day) if walked else [])
-    }
-    for past in served:  # by instant: of a session that was answered twice the last counts
-        said[past.as_of[:10]] = (past.log_return, past.p_up, past.scale, past.horizon, "served")
-    calls = []
-    for day, (log_return, p_up, stated, ahead, source) in sorted(said.items()):
-        i = at.get(day)
-        if i is None or i + ahead >= len(days):
-            continue
-        sd = float(bars.returns[i - 20 : i].std(ddof=1)) if i >= 20 else None
-        scale, _ = scale_of(stated, sd, ahead)
-        reach = None if scale is None else scale * math.log((1 + LEVELS[-1]) / (1 - LEVELS[-1]))
-        realised = math.log(bars.close[i + ahead] / bars.close[i])
-        low, high = (None, None) if reach is None else (log_return - reach, log_return + reach)
-        calls.append(Call(day, days[i + ahead], log_return, p_up, low, high, realised, source))
-    return calls
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """95% interval of a share of n independent sessions (Wilson 1927)."""
-    z = 1.96
-    middle = (hits + z * z / 2) / (n + z * z)
-    half = z * math.sqrt(hits * (n - hits) / n + z * z / 4) / (n + z * z)
-    return middle - half, middle + half
-
-
-def _score(calls: Sequence[Call]) -> dict[str, Any] | None:
-    """How often the direction and the interval were right; None before there is an outcome."""
-    n = len(calls)
-    if not n:
-        return None
-    hits, inside = sum(call.is_right for call in calls), [c for c in calls if c.is_inside is not None]
-    return {
-        "n": n,
-        "first": calls[0].for_session,
-        "last": calls[-1].for_session,
-        "hit": hits / n,
-        "ci": wilson(hits, n),
-        "always_up": sum(call.realised > 0 for call in calls) / n,
-        "inside": sum(bool(call.is_inside) for call in inside) / len(inside) if inside else None,
-        "n_inside": len(inside),
-        "served": sum(call.source == "served" for call in calls),
     }
 
 
@@ -167,7 +85,7 @@ def _rises(bars: SymbolBars | None) -> dict[str, float] | None:
     return {"share": float((bars.returns > 0).mean()), "n": len(bars.returns)}
 
 
-def _events(symbol: str, when: Moment, sources: Sources) -> list[dict[str, Any]]:
+def events_of(symbol: str, when: Moment, sources: Sources) -> list[dict[str, Any]]:
     """What is told of its bars, with what was known of it at the moment, the newest first."""
     found = []
     at = when.instant
@@ -179,18 +97,42 @@ def _events(symbol: str, when: Moment, sources: Sources) -> list[dict[str, Any]]
             status = "confirmed"
         if row["withdrawn_at"] and _by(row["withdrawn_at"], at):
             status = "withdrawn"
-        kind = row["kind"].replace("_", " ")
-        found.append(
-            {
-                "day": f"{row['date']:%Y-%m-%d}",
-                "kind": kind,
-                "status": status,
-                "known": f"{row['first_known']:%Y-%m-%d %H:%M}",
-                "ratio": row["price_ratio"],
-                "told_by": row["told_by"],
-            }
-        )
+        event = _event(f"{row['date']:%Y-%m-%d}", row["kind"], status, row["first_known"])
+        found.append(event | {"ratio": row["price_ratio"]})
+    found += _put_aside(symbol, at, sources, {event["day"] for event in found})
+    found += _told(symbol, at, sources)
     return sorted(found, key=lambda event: event["day"], reverse=True)
+
+
+def _put_aside(symbol: str, at: int | None, sources: Sources, named: set[str]) -> list[dict[str, Any]]:
+    """Bars that cleaning did not believe, such as bad prints, of days that no event tells of."""
+    return [
+        _event(f"{row['date']:%Y-%m-%d}", row["reason"], "put aside", row["since"])
+        for row in sources.rows("data/clean/quarantine.parquet") or []
+        if row["symbol"] == symbol and _by(row["since"], at) and f"{row['date']:%Y-%m-%d}" not in named
+    ]
+
+
+def _told(symbol: str, at: int | None, sources: Sources) -> list[dict[str, Any]]:
+    """What a calendar of events, such as earnings, says of it; of corrections the last one known."""
+    rows = sources.rows(CALENDAR) or []
+    known = [row for row in rows if row["symbol"] == symbol and _by(row["known_at"], at)]
+    told = {}
+    for row in sorted(known, key=lambda row: row["known_at"]):
+        event = _event(f"{row['session']:%Y-%m-%d}", row["kind"], "announced", row["known_at"])
+        told[row["session"], row["kind"]] = event | {"value": row["value"]}
+    return list(told.values())
+
+
+def _event(day: str, kind: str, status: str, known_at: datetime) -> dict[str, Any]:
+    return {
+        "day": day,
+        "kind": kind.replace("_", " "),
+        "status": status,
+        "known": f"{known_at:%Y-%m-%d %H:%M}",
+        "ratio": None,
+        "value": None,
+    }
 
 
 def _by(instant: datetime, at: int | None) -> bool:
@@ -256,4 +198,27 @@ def _chart(
         "past": past,
         "fan": fan,
         "events": [[at[e["day"]], e["kind"]] for e in events if e["day"] in at],
+        "signals": [[at[c.made], c.signal] for c in calls if c.signal in ("BUY", "SELL")],
     }
+
+
+def features_by_session(
+    symbol: str, names: Sequence[str], when: Moment, state: MarketState, sources: Sources
+) -> dict[str, Any] | None:
+    """What the chart draws below the bars: `day`, and each feature by name; the live session's last.
+
+    None where a name is none of the features'. It reads files.
+    """
+    from pitwise.features.indicators import BY_NAME  # brings pandas
+
+    if any(name not in BY_NAME for name in names):
+        return None
+    days, columns = sources.features(symbol, names, when.instant)
+    day = [str(each) for each in days]
+    values = {name: [round(x, 6) for x in column.tolist()] for name, column in columns.items()}
+    live = state.features.get(symbol)
+    if when.as_of is None and live and live.as_of[:10] > max(day, default=""):
+        day.append(live.as_of[:10])
+        for name, column in values.items():
+            column.append(live.values.get(name))
+    return {"day": day, **values}

@@ -1,10 +1,12 @@
 """Forecasts of the walk-forward: what models of a kind, trained before a session, said of it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from pitwise.evaluation.metrics import rank_ic
 from serving.web.bars import DAY
 from serving.web.files import microseconds
 
@@ -75,11 +77,13 @@ class WalkForward:
         here = self._symbol == self._names.index(symbol)
         return self._at(np.flatnonzero(here & (self._day <= np.datetime64(last, "D"))), self._day)
 
-    def outcomes(self, last: np.datetime64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Day, score and log return of the forecasts made up to day `last` that have one; (n,) each."""
+    @cached_property
+    def rank_ics(self) -> tuple[np.ndarray, np.ndarray]:
+        """The days whose forecasts have an outcome, in order, and the rank IC of each; (n,) each."""
         score, realised = self._figures[2], self._figures[4]
-        known = (self._day <= last) & ~np.isnan(realised) & ~np.isnan(score)
-        return self._day[known], score[known], realised[known]
+        known = ~np.isnan(realised) & ~np.isnan(score)
+        days = self._day[known]
+        return np.unique(days), rank_ic(score[known], realised[known], days)
 
     @property
     def _symbol_names(self) -> np.ndarray:

@@ -10,7 +10,6 @@ import pytest
 
 # Without the last four the browser itself calls out at its start.
 FLAGS = [
-    "--headless",
     "--no-sandbox",
     "--disable-gpu",
     "--no-first-run",
@@ -42,7 +41,7 @@ def open_page(address: str, folder: Path, seconds: int = 10, timeout: float = 12
         pytest.skip("no chromium or google-chrome on this machine; .ci/run installs one")
     log = folder / "network.json"
     command = [
-        *(browser, *FLAGS, f"--user-data-dir={folder / 'profile'}"),
+        *(browser, "--headless", *FLAGS, f"--user-data-dir={folder / 'profile'}"),
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         *(f"--log-net-log={log}", f"--virtual-time-budget={1000 * seconds}", "--dump-dom", address),
     ]

@@ -166,8 +166,8 @@ def launch(
     """
     from support.fake_service import PARAMS
 
-    predict = {"log_url": "sqlite:///log.db", "reference_windows": 1, "recent_sessions": 1}
-    sections = {"serve": PARAMS | params, "predict": predict | {"seed": 0, "suspect": "mark"}}
+    predict = {"log_url": "sqlite:///log.db", "suspect": "mark"}
+    sections = {"serve": PARAMS | params, "predict": predict}
     (folder / "params.yaml").write_text(yaml.safe_dump(sections))
     (folder / "behaviour").write_text(behaviour)
     with (folder / "stderr").open("a") as log:

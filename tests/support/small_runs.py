@@ -31,7 +31,13 @@ from training.dataset import DatasetParams, build
 from training.evaluate import EvaluateParams
 from training.models.export import export_onnx
 from training.models.fit import Fit, TrainParams, fit, fit_scaling
-from training.models.forecaster import AnnParams, Forecaster, GradientBoostingParams, LstmParams
+from training.models.forecaster import (
+    AnnParams,
+    Forecaster,
+    GradientBoostingParams,
+    LstmParams,
+    TransformerParams,
+)
 from training.models.windows import WindowDataset
 
 WITHOUT_TORCH = """
@@ -39,7 +45,7 @@ import sys
 
 class NotInstalled:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "pytorch_lightning"):
+        if name.partition(".")[0] == "torch":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, NotInstalled())
@@ -58,6 +64,9 @@ BODIES = {
     ),
     "ann": AnnParams(inputs="selected", hidden=(32, 16), dropout=(0.1, 0.1)),
     "lstm": LstmParams(inputs="selected", hidden=(16, 8), dropout=(0.1, 0.1), dense=8, skip=True),
+    "transformer": TransformerParams(
+        inputs="selected", width=8, layers=1, heads=2, feedforward=16, dropout=0.1, dense=8, skip=True
+    ),
 }
 EVALUATION = {
     "bootstrap_samples": 200,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from support.decision_files import write_decisions
 
 from pitwise.bars.calendar import session_close
 from pitwise.workspace import Workspace, write_json, write_parquet
@@ -28,6 +29,7 @@ def features_of(symbol: str, closes: np.ndarray, days: pd.DatetimeIndex = DAYS) 
             "price_factor": 1.0,
             "share_factor": 1.0,
             "segment": np.int32(0),
+            "rsi_14": 50.0,
         }
     )
 
@@ -74,4 +76,5 @@ def web_workspace(root: Path) -> Workspace:
     )
     unproven = {"kind": "unproven", "verdict": "warning", "figures": {"champion": "7"}}
     write_json({"champion": "7", "findings": [unproven]}, workspace.registration_report)
+    write_decisions(workspace, DAYS)
     return workspace

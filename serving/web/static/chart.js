@@ -5,9 +5,10 @@ const data = JSON.parse(document.getElementById("chart-data").textContent);
 const readout = document.querySelector("[data-readout]");
 const n = data.day.length;
 const ahead = data.fan ? Math.max(data.fan.horizon, 6) : 0; // one session alone could not be seen
-const shows = { past: true, events: true };
+const shows = { past: true, events: true, signals: true };
 const eventsAt = new Map();
 for (const [i, kind] of data.events) eventsAt.set(i, [...(eventsAt.get(i) ?? []), kind]);
+const signalAt = new Map(data.signals);
 const pastAt = new Map(data.past.map(([i, ...bounds]) => [i, bounds]));
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -70,6 +71,20 @@ function draw(u) {
     ctx.fillRect(Math.round(x(i) - wide / 2), a, wide, Math.max(b - a, thin));
   }
   if (ahead) fan(ctx, x, y);
+  if (shows.signals) {
+    const size = Math.min(Math.max(step * 0.3, 2 * devicePixelRatio), 5 * devicePixelRatio);
+    for (let i = from; i <= to; i++) {
+      if (!signalAt.has(i)) continue;
+      const sign = signalAt.get(i) === "BUY" ? 1 : -1; // below the bar and pointing up, or the other way
+      const tip = y(sign > 0 ? data.low[i] : data.high[i]) + sign * 4 * devicePixelRatio;
+      ctx.fillStyle = sign > 0 ? up : down;
+      ctx.beginPath();
+      ctx.moveTo(x(i), tip);
+      ctx.lineTo(x(i) - size, tip + sign * 1.6 * size);
+      ctx.lineTo(x(i) + size, tip + sign * 1.6 * size);
+      ctx.fill();
+    }
+  }
   if (shows.events) {
     ctx.fillStyle = color("mute");
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
@@ -137,10 +152,16 @@ function say(u) {
   let text = `${data.day[i]}: ${parts.join(", ")}, volume ${data.volume[i].toLocaleString("en-US")}`;
   const bounds = pastAt.get(i);
   if (bounds) text += `; forecast ${dollars(bounds[1])}` + (bounds[0] === null ? "" : `, 90% ${dollars(bounds[0])} to ${dollars(bounds[2])}`);
+  if (signalAt.has(i)) text += `; ${signalAt.get(i)} at its close`;
   if (eventsAt.has(i)) text += `; ${eventsAt.get(i).join(", ")}`;
+  for (const [name, pane] of panes) {
+    const value = pane.data[1][i];
+    text += `; ${name} ${value === null || value === undefined ? "–" : value.toLocaleString("en-US", { maximumSignificantDigits: 5 })}`;
+  }
   readout.textContent = text;
 }
 
+const panes = new Map(); // name of an indicator to its chart
 const hidden = { paths: () => null, points: { show: false } };
 const line = (dash) => ({ show: false, stroke: () => color("mute"), width: 1.2, dash, points: { show: false } });
 const axis = { stroke: () => color("mute"), grid: { stroke: () => color("line"), width: 0.6 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
@@ -162,8 +183,12 @@ const chart = new uPlot(
     ],
     series: [{}, hidden, hidden, { ...hidden, scale: "v" }, line([]), line([6, 3]), line([2, 2]), line([2, 2])],
     legend: { show: false },
-    cursor: { y: false, points: { show: false }, drag: { x: true, y: false } },
-    hooks: { draw: [draw], setCursor: [say] },
+    cursor: { y: false, points: { show: false }, drag: { x: true, y: false }, sync: { key: "session" } },
+    hooks: {
+      draw: [draw],
+      setCursor: [say],
+      setScale: [(u, key) => key === "x" && panes.forEach((pane) => pane.setScale("x", u.scales.x))],
+    },
   },
   columns,
   box,
@@ -200,5 +225,74 @@ box.addEventListener("keydown", (event) => {
 });
 new ResizeObserver(() => {
   chart.setSize({ width: box.clientWidth, height: box.clientWidth < 560 ? 320 : 420 });
+  for (const pane of panes.values()) pane.setSize({ width: box.clientWidth, height: PANE });
 }).observe(box);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chart.redraw());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const drawn of [chart, ...panes.values()]) drawn.redraw();
+});
+
+// Indicators below the bars: fetched when they are chosen, and named in the address.
+const PANE = 110;
+const host = document.querySelector("[data-panes]");
+const add = document.querySelector("[data-add]");
+
+function remember() {
+  const said = new URLSearchParams(location.search);
+  said.delete("show");
+  if (panes.size) said.set("show", [...panes.keys()].join(","));
+  history.replaceState(null, "", `?${said}`.replaceAll("%2C", ","));
+  add.disabled = panes.size >= Number(host.dataset.most);
+}
+
+async function show(names) {
+  const query = new URLSearchParams(names.map((name) => ["name", name]));
+  const address = host.dataset.from + (host.dataset.from.includes("?") ? "&" : "?") + query;
+  const answer = await fetch(address);
+  if (!answer.ok) {
+    readout.textContent = "The indicator could not be fetched. Load the page anew.";
+    return;
+  }
+  const found = await answer.json();
+  const at = new Map(found.day.map((day, i) => [day, i]));
+  for (const name of names) {
+    if (panes.has(name)) continue;
+    const values = data.day.map((day) => found[name][at.get(day)] ?? null);
+    const figure = document.createElement("figure");
+    const head = figure.appendChild(document.createElement("figcaption"));
+    const close = document.createElement("button");
+    head.append(name, close);
+    close.textContent = "×";
+    close.ariaLabel = `Without ${name}`;
+    host.append(figure);
+    const options = {
+      width: box.clientWidth,
+      height: PANE,
+      scales: { x: { time: false, range: (u, min, max) => [min, max] } },
+      axes: [{ ...axis, show: false }, { ...axis, side: 1, size: 60, space: 28 }],
+      series: [{}, { stroke: () => color("acc"), width: 1.2, points: { show: false } }],
+      legend: { show: false },
+      cursor: { y: false, points: { show: false }, drag: { x: false, y: false }, sync: { key: "session" } },
+    };
+    const pane = new uPlot(options, [columns[0], padded(values)], figure);
+    const { min, max } = chart.scales.x;
+    pane.setScale("x", { min, max });
+    panes.set(name, pane);
+    close.addEventListener("click", () => {
+      pane.destroy();
+      figure.remove();
+      panes.delete(name);
+      remember();
+      add.focus();
+    });
+  }
+  remember();
+}
+
+if (add) {
+  const asked = new URLSearchParams(location.search).get("show");
+  if (asked) show(asked.split(","));
+  add.addEventListener("change", () => {
+    if (add.value) show([add.value]);
+    add.value = "";
+  });
+}

@@ -11,7 +11,15 @@ from support.browser import FLAGS
 from support.fake_service import fake_app
 
 pytestmark = pytest.mark.component
-PAGES = ["/", "/forecasts", "/symbols/AAPL?as_of=2013-10-31", "/health"]
+PAGES = [
+    "/",
+    "/forecasts",
+    "/symbols/AAPL?as_of=2013-10-31&show=rsi_14",
+    "/portfolio",
+    "/backtest",
+    "/model",
+    "/health",
+]
 
 
 @pytest.fixture
@@ -36,7 +44,7 @@ def browser():
     if path is None:
         pytest.skip("no chromium or google-chrome on this machine; .ci/run installs one")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=FLAGS[1:])
+        browser = started.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
 
@@ -77,9 +85,26 @@ def test_a_person_uses_the_pages(browser, address, service):
     page.wait_for_url("**/symbols/MSFT")
     assert page.locator("canvas").count() == 1
     page.get_by_label("mean of 20").check()
+    page.get_by_role("combobox", name="below").select_option("rsi_14")
+    page.get_by_label("Without rsi_14").wait_for(timeout=5000)
+    assert "show=rsi_14" in page.url
+    page.get_by_label("Without rsi_14").click()
+    assert page.locator("canvas").count() == 1
+    assert "show" not in page.url
     page.locator("[data-chart]").focus()
     page.keyboard.press("ArrowLeft")  # to the last bar
     page.keyboard.press("ArrowLeft")
     page.get_by_text("2013-10-31: open").wait_for(timeout=5000)
     page.keyboard.press("[")
     page.wait_for_url("**/symbols/MSFT?as_of=2013-10-31")
+    page.goto(address + "/backtest")
+    page.locator("#costs").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("[data-costs]:visible").get_attribute("data-costs") == "1.5"
+    assert "costs=1.5" in page.url
+    page.goto(address + "/portfolio")
+    csv = {"name": "h.csv", "mimeType": "text/csv", "buffer": b"symbol,shares\nAAPL,1,2\n"}
+    page.set_input_files("#csv", [csv])
+    page.wait_for_function("document.getElementById('holdings').value.includes('AAPL')")
+    page.locator("form.holdings button").click()
+    page.get_by_role("alert").get_by_text("line 2").wait_for(timeout=5000)

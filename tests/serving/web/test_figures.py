@@ -15,7 +15,7 @@ from serving.web.model import by_quarter
 from serving.web.moment import moment
 from serving.web.outlook import Outlook, scale_of
 from serving.web.pages import fixed, json_data, percent, sentence, signed
-from serving.web.symbol import wilson
+from serving.web.past import wilson
 from serving.web.walked import WalkForward
 
 pytestmark = pytest.mark.unit

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import math
 import re
 from dataclasses import replace
 
@@ -23,6 +24,10 @@ ADDRESSES = [
     "/forecasts?as_of=2013-10-31",
     "/symbols/AAPL",
     "/symbols/AAPL?as_of=2013-10-31",
+    "/portfolio",
+    "/portfolio?as_of=2013-10-31",
+    "/backtest",
+    "/backtest?as_of=2013-10-31",
     "/model",
     "/model?as_of=2013-10-31",
     "/health",
@@ -148,6 +153,16 @@ def test_a_symbols_page_shows_no_outcome_that_was_not_known(client):
     assert "2013-11-01" not in then.split("Forecasts and what came of them")[1].split("Events")[0]
 
 
+def test_an_indicator_is_told_by_session_as_it_was_known(client):
+    told = client.get("/symbols/AAPL/features?name=close&name=rsi_14&as_of=2013-10-31").json()
+    # The 29th session, climbing 1% each.
+    assert (told["day"][-1], told["close"][-1]) == ("2013-10-31", pytest.approx(100 * math.exp(0.28)))
+    assert told["rsi_14"][0] == 50
+    assert len(told["day"]) == 29
+    assert client.get("/symbols/AAPL/features?name=nothing").status_code == 422
+    assert client.get("/symbols/NONE/features?name=close").json() == {"day": [], "close": []}
+
+
 def test_a_symbol_that_nobody_knows_is_not_found(client):
     answer = client.get("/symbols/<b>")
     assert answer.status_code == 404
@@ -171,6 +186,18 @@ def test_health_puts_what_fails_first(client, service):
     assert (
         "Act Store does not do well: does not answer; 2 of 4 symbols have no bar of 2013-11-01" in said
     )
+
+
+def test_a_report_is_framed_where_it_reaches_nothing(service, tmp_path):
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/drift.html").write_text("<script>alert(1)</script>")
+    with TestClient(fake_app(tmp_path, replace(service, workspace=Workspace(tmp_path)))) as client:
+        page, report = client.get("/health"), client.get("/health/reports/drift")
+    assert re.findall('<iframe[^>]*src="/health/reports/drift" sandbox="allow-scripts"', page.text)
+    assert "frame-src 'self'" in page.headers["content-security-policy"]
+    policy = report.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none';")
+    assert "frame-ancestors 'self'" in policy
 
 
 def test_a_file_that_cannot_be_read_is_no_page(client, service, tmp_path):
