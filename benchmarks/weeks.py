@@ -20,13 +20,15 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from monitoring.families import FAMILIES
+from monitoring.features import watched_sketch
 from monitoring.health import bar_health
-from monitoring.judge import FAMILIES, judge
-from monitoring.material import Material, Model, watched_sketch
+from monitoring.judge import judge
+from monitoring.material import Material, Model
 from monitoring.matured import BAR, matured
 from monitoring.sequential import SESSIONS_A_YEAR, charts, cusum, resampled
 from monitoring.settings import MonitorParams
-from monitoring.sketch import WITHIN, Sketch, sketch
+from monitoring.sketch import STANDARDISED, WITHIN, Sketch, sketch
 from monitoring.thresholds import MONTH, OVER_A_MONTH, alpha_of, drift
 from monitoring.weeks import Week
 from pitwise.bars.calendar import session_close, session_date, session_days, session_number
@@ -239,9 +241,9 @@ def _shifts(workspace: Workspace, made: Sketch, n: int, alpha: float, rng: np.ra
     seen: dict[str, Counter[str]] = {name: Counter() for name in cases}
     delays: dict[str, list[float]] = {name: [] for name in cases}
     for column in SHIFTED:
-        both = [column, column + WITHIN]
-        at = [made.columns.index(name) for name in both]
-        edges = {name: made.edges[name] for name in both}
+        ways = [column, column + WITHIN, column + STANDARDISED]
+        at = [made.columns.index(name) for name in ways]
+        edges = {name: made.edges[name] for name in ways}
         for start in starts:
             since, until = made.sessions[start], made.sessions[start + 5 * LASTS - 1]
             before = rows[(rows[SESSION] >= made.sessions[start - n]) & (rows[SESSION] < since)]

@@ -36,8 +36,9 @@ def report(
     Example: pitwise report --week 2017-W45
     """
     from monitoring.findings import EXIT
+    from monitoring.follow_up import follow_up
     from monitoring.report import backfill as report_all
-    from monitoring.report import newest_week, tell
+    from monitoring.report import newest_week
     from monitoring.report import report as report_one
     from monitoring.weeks import Week
 
@@ -53,5 +54,5 @@ def report(
         print(
             f"{document['verdict']}: {document['reason']}\n{document['todo']}\nSee {workspace.week_page}"
         )
-    tell(workspace, document)
+    follow_up(workspace, document)
     raise typer.Exit(EXIT[document["verdict"]])

@@ -29,6 +29,7 @@ KIND_TODO = {
     "no_forecasts": "serve",
     "served": "serve",
     "repeated": "serve",
+    "errors": "serve",
     "model_gone": "swap",
     "model_changed": "swap",
     "model_unknown": "swap",

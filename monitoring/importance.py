@@ -1,5 +1,8 @@
 """How much a forecast leans on each feature: what is left of it when a feature is exchanged.
 
+Beside it stands what the feature itself says of the returns: where the two part, model and market no
+longer agree.
+
 A feature's whole windows are exchanged among the symbols of a session, never between sessions, so that
 what the market did that day stays as it was.
 Source: Breiman (2001), Random forests; Fisher, Rudin and Dominici (2019), All models are wrong.
@@ -42,8 +45,9 @@ def permutation_importance(
     Returns:
         by feature, in order of `moved`: `moved`, 1 - the mean rank correlation of the scores before and
         after, which needs no outcome and little luck; `lost`, the mean rank IC less that of the
-        exchanged windows; `moved_se` and `lost_se`, standard errors over sessions. NaN where there is
-        nothing to tell by.
+        exchanged windows; `rank_ic`, the mean rank correlation of the feature's last value itself with
+        what came; `moved_se`, `lost_se` and `rank_ic_se`, standard errors over sessions. NaN where there
+        is nothing to tell by.
     """
     said = scores(session, windows.values)
     ic = metrics.rank_ic(said, windows.returns, windows.sessions)
@@ -55,20 +59,29 @@ def permutation_importance(
         then = scores(session, exchanged)
         alike = metrics.rank_ic(said, then, windows.sessions)
         lost = ic - metrics.rank_ic(then, windows.returns, windows.sessions)
-        known = lost[np.isfinite(lost)]
         left = np.nan_to_num(alike)
-        spread = known.std(ddof=1) / np.sqrt(len(known)) if len(known) > 1 else np.nan
+        own = metrics.rank_ic(windows.values[:, -1, at].astype(float), windows.returns, windows.sessions)
+        (mean_lost, lost_se), (rank_ic, rank_ic_se) = _mean_and_error(lost), _mean_and_error(own)
         rows.append(
             {
                 "feature": name,
                 # Where the ranking no longer has differences, nothing of it is left.
                 "moved": float(1 - left.mean()),
-                "moved_se": float(left.std(ddof=1) / np.sqrt(len(left))) if len(left) > 1 else np.nan,
-                "lost": float(known.mean()) if len(known) else np.nan,
-                "lost_se": float(spread),
+                "moved_se": _mean_and_error(left)[1],
+                "lost": mean_lost,
+                "lost_se": lost_se,
+                "rank_ic": rank_ic,
+                "rank_ic_se": rank_ic_se,
             }
         )
     return pd.DataFrame(rows).sort_values("moved", ascending=False, ignore_index=True)
+
+
+def _mean_and_error(by_session: np.ndarray) -> tuple[float, float]:
+    """Mean and its standard error over the sessions that are known; NaN where they are too few."""
+    known = by_session[np.isfinite(by_session)]
+    mean = float(known.mean()) if len(known) else np.nan
+    return mean, float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else np.nan
 
 
 def _within(sessions: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,27 +8,18 @@ import onnxruntime as ort
 import pandas as pd
 import pyarrow.parquet as pq
 
+from monitoring.features import watched_sketch
 from monitoring.health import bar_health
-from monitoring.matured import BAR, logged, matured
+from monitoring.matured import BAR, champion_forecasts, logged, matured
 from monitoring.settings import MonitorParams
-from monitoring.sketch import (
-    BINS,
-    WITHIN,
-    Sketch,
-    both_ways,
-    joined,
-    quantile_edges,
-    read_sketch,
-    sketch,
-    write_sketch,
-)
-from monitoring.weeks import Week
+from monitoring.signals import COLUMNS, decided
+from monitoring.sketch import Sketch
+from monitoring.weeks import TREND, Week
 from pitwise.bars.calendar import is_session, session_close
 from pitwise.bars.versions import read_versions
 from pitwise.errors import DataError, PitwiseError
 from pitwise.evaluation.sessions import SESSION, by_session, mean_of_seeds
-from pitwise.features.history import CREATED, KEYS
-from pitwise.features.indicators import FEATURES, SCALE_FREE
+from pitwise.features.history import CREATED
 from pitwise.registry.contract import PIECE, open_onnx, run_onnx
 from pitwise.registry.model import RegisteredModel, RegistryParams, load_registered
 from pitwise.registry.prediction_log import open_log
@@ -36,10 +27,7 @@ from pitwise.registry.promotions import promoted_model, promotions
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256
 
-WATCHED = [feature.name for feature in FEATURES if feature.unit in SCALE_FREE]
-"""Features that can drift. Prices and share counts wander by nature."""
 SAID = ["score", "log_return", "p_up"]
-SKETCH = "data/monitoring/sessions.npz"
 LONGEST_LAG = timedelta(days=60)
 """From a forecast to its outcome, 20 sessions at most, and the weeks of trend before."""
 
@@ -73,6 +61,8 @@ class Material:
     models: dict[str, Model] = field(default_factory=dict)
     expected: dict[str, pd.DataFrame] = field(default_factory=dict)
     """By kind, `by_session` of the walk-forward."""
+    signals: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    """What the rules made of the champion's forecasts, see `monitoring.signals.decided`."""
     tested: dict[str, pd.DataFrame] = field(default_factory=dict)
     """By version, its own forecasts of test dates: `event_timestamp`, `SAID`, `label`."""
     set_aside: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -116,57 +106,13 @@ def read_material(
     # What had not been said by the end of the week is not known to it.
     rows = rows[rows[SESSION] <= last.end].reset_index(drop=True)
     made.forecasts = matured(rows, clean, last.end)
+    try:
+        shown = champion_forecasts(made.forecasts)
+        made.signals = decided(workspace, shown, pd.Timestamp(first.before(TREND).monday, tz="UTC"))
+    except DataError as error:
+        made.notes.append(f"Signals were not judged: {error}")
     _read_expected(workspace, made)
     return made
-
-
-def watched_sketch(workspace: Workspace, params: MonitorParams, seals: pd.DataFrame) -> Sketch:
-    """The sketch of every session's features, as each was first known; what is new is added to the file.
-
-    A session that is not sealed is read, and not kept: more of its bars may come.
-    """
-    path = workspace.root / SKETCH
-    kept = read_sketch(path)
-    there = (
-        set(pq.read_schema(workspace.daily_features).names)
-        if workspace.daily_features.exists()
-        else set()
-    )
-    watched = [name for name in WATCHED if name in there]
-    if kept is not None and not set(watched) >= {c for c in kept.columns if not c.endswith(WITHIN)}:
-        kept = None  # made of other features: begin again
-    filters = [(SESSION, ">", kept.sessions[-1])] if kept is not None and len(kept.sessions) else None
-    new = _first_known(workspace, watched, filters)
-    if kept is None:
-        if new.empty:
-            raise DataError(f"{workspace.daily_features}: has no features. Run `dvc repro features`.")
-        begin = new[SESSION].drop_duplicates().nsmallest(params.reference_sessions)
-        edges = quantile_edges(both_ways(new[new[SESSION].isin(begin)], watched))
-        kept = Sketch(pd.DatetimeIndex([], tz="UTC"), edges, np.zeros((0, len(edges), BINS), "int64"))
-    if new.empty:
-        return kept
-    every = joined(kept, sketch(new, kept.edges))
-    sealed = every.sessions.isin(session_close(seals["date"]))
-    final = Sketch(every.sessions[sealed], every.edges, every.counts[sealed])
-    if len(final.sessions) > len(kept.sessions):
-        write_sketch(final, path)
-    return every
-
-
-def _first_known(workspace: Workspace, columns: list[str], filters: list | None) -> pd.DataFrame:
-    path = workspace.daily_features
-    if not path.exists():
-        raise DataError(f"{path}: is not there. Run `dvc repro features`.")
-    table = pq.read_table(path, columns=[*KEYS, *columns], filters=filters).to_pandas()
-    return table.drop_duplicates(KEYS, ignore_index=True)
-
-
-def watched_rows(
-    workspace: Workspace, made: Sketch, first: pd.Timestamp, last: pd.Timestamp
-) -> pd.DataFrame:
-    """The rows that the sketch counted, of the sessions from `first` to `last` (closes, UTC)."""
-    plain = [name for name in made.columns if not name.endswith(WITHIN)]
-    return _first_known(workspace, plain, [(SESSION, ">=", first), (SESSION, "<=", last)])
 
 
 def _set_aside(workspace: Workspace, delivered: pd.DataFrame) -> pd.DataFrame:

@@ -91,6 +91,11 @@ def matured(forecasts: pd.DataFrame, bars: pd.DataFrame, known_at: pd.Timestamp)
     return table
 
 
+def champion_forecasts(table: pd.DataFrame) -> pd.DataFrame:
+    """Those that people saw, one a symbol and session: where the champion changed, the last one's."""
+    return table[table["role"] == CHAMPION].drop_duplicates(["symbol", SESSION], keep="last")
+
+
 def _last_return(bars: pd.DataFrame) -> pd.Series:
     """Log return of each bar's own session: the label of the one before; NaN at a segment's start."""
     return labels(bars, 1)["label"].groupby([bars["symbol"], bars["segment"]]).shift()

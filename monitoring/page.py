@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from monitoring.health import LIMITS, MEANING
 from monitoring.judge import Judged
-from monitoring.sketch import WITHIN
+from monitoring.sketch import STANDARDISED, WITHIN
 from monitoring.thresholds import OVER_A_MONTH
+from pitwise.reports.page import template
 
 MINUS = "−"
 SHOWN = 10
@@ -29,6 +29,8 @@ KPI = {
     "calibration": ("p_up less the share of rises", "+.1%", "no bias"),
     "brier": ("Brier score", ".4f", "a coin"),
     "served": ("Symbols served", ".1%", "monitor.served_share"),
+    "signal_turnover": ("Turnover of the signals", ".0%", "monitor.signal_turnover"),
+    "signal_net_bp": ("Earned by a signal, costs out, bp", "+.1f", "costs paid"),
 }
 WIDTH, HEIGHT = 480, 120
 
@@ -52,16 +54,8 @@ def week_page(judged: Judged, before: dict[str, Any] | None) -> str:
     Args:
         before: the document of the week before, where there is one.
     """
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["code"] = _code
     document = judged.document
-    return templates.get_template("week.html").render(
+    return template("week.html", Path(__file__).parent, {"code": _code}).render(
         report=document,
         kpis=[_kpi(row) for row in document["kpis"]],
         accuracy=_accuracy_rows(document["accuracy"]),
@@ -80,6 +74,7 @@ def week_page(judged: Judged, before: dict[str, Any] | None) -> str:
         expected=document["accuracy"]["expected"],
         families=[_family(*of) for of in document["drift"].items()],
         bars=_health_rows(document),
+        service=_service_rows(document.get("service") or {}),
         importance=_importance(document.get("importance") or {}, before),
         shown=SHOWN,
         text=_text,
@@ -175,11 +170,16 @@ def _chart(judged: Judged, chart: Any) -> Line | None:
     return _line(pd.Series(chart.values, sessions), chart.limit, ".2f")
 
 
+def _plain(column: str) -> str:
+    """The column's own name, without the way it is looked at."""
+    return column.removesuffix(OVER_A_MONTH).removesuffix(STANDARDISED).removesuffix(WITHIN)
+
+
 def _family(name: str, of: dict[str, Any]) -> dict[str, Any]:
     rows = [
         {
-            "name": column.removesuffix(OVER_A_MONTH).removesuffix(WITHIN),
-            "how": column.removeprefix(column.removesuffix(OVER_A_MONTH).removesuffix(WITHIN)),
+            "name": _plain(column),
+            "how": column.removeprefix(_plain(column)),
             "psi": _text(value, ".3f"),
             "limit": _text(of["threshold"][column], ".3f"),
             "share": value / of["threshold"][column],
@@ -213,22 +213,41 @@ def _health_rows(document: dict[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
+def _service_rows(service: dict[str, Any]) -> list[dict[str, str]]:
+    """What is known of the service: of the week, and since it started."""
+    told = {"week": "the week, by the log", "since_start": "since its start"}
+    return [
+        {
+            "name": told[name],
+            "requests": f"{of['requests']:,}",
+            "errors": _text(of.get("errors"), ".2%"),
+            "p50": _text(of["p50_ms"], ".1f"),
+            "p99": _text(of["p99_ms"], ".1f"),
+        }
+        for name, of in service.items()
+        if of
+    ]
+
+
 def _importance(now: dict[str, Any], before: dict[str, Any] | None) -> list[dict[str, str]]:
-    earlier = {
-        row["feature"]: row["moved"]
-        for row in ((before or {}).get("importance") or {}).get("importance", [])
-    }
+    rows = ((before or {}).get("importance") or {}).get("importance", [])
+    earlier = {row["feature"]: row for row in rows}
+
+    def change(row: dict[str, Any], name: str, form: str) -> str:
+        was, value = earlier.get(row["feature"], {}).get(name), row.get(name)
+        return _text(None if was is None or value is None else value - was, form)
+
     return [
         {
             "feature": row["feature"],
             "moved": _text(row["moved"], ".3f"),
-            "share": min(1.0, row["moved"]),
-            "change": _text(row["moved"] - earlier[row["feature"]], "+.3f")
-            if row["feature"] in earlier
-            else "–",
+            "change": change(row, "moved", "+.3f"),
             "noise": _text(row["moved_se"], ".3f"),
             "lost": _text(row["lost"], "+.4f"),
             "lost_se": _text(row["lost_se"], ".4f"),
+            "rank_ic": _text(row.get("rank_ic"), "+.3f"),
+            "rank_ic_change": change(row, "rank_ic", "+.3f"),
+            "rank_ic_se": _text(row.get("rank_ic_se"), ".3f"),
         }
         for row in now.get("importance", [])
     ]

@@ -1,23 +1,22 @@
 """Stage `monitor` and `pitwise report`: is the model still right, and has the market changed?"""
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from monitoring.alert import alert
-from monitoring.findings import TODO, Finding
+from monitoring.features import watched_rows
+from monitoring.findings import Finding
 from monitoring.judge import Judged, again, judge
-from monitoring.material import Material, read_material, watched_rows
+from monitoring.material import Material, read_material
 from monitoring.rerun import rerun
+from monitoring.service import ERRORS_SHARE, of_week, since_start
 from monitoring.settings import LogParams, MonitorParams
 from monitoring.sketch import WITHIN
 from monitoring.thresholds import OVER_A_MONTH
 from monitoring.weeks import Week
 from pitwise.errors import PitwiseError, StoreError, one_line
 from pitwise.evaluation.sessions import SESSION
+from pitwise.registry.prediction_log import open_log
 from pitwise.stage import load_params, run_stage
 from pitwise.workspace import (
     Artifact,
@@ -34,6 +33,7 @@ WEEKS = Artifact("data/monitoring/weeks")
 MATURED = Artifact("data/monitoring/matured.parquet")
 EVIDENTLY = Artifact("data/monitoring/evidently")
 PAGES = Artifact("reports/weeks")
+NOT_RUN: dict[str, Any] = {"n": 0, "differ": None, "importance": []}
 NOT_JUDGED = "<!doctype html><title>Drift</title><p>Dataset Drift is not judged: {reason}.</p>\n"
 
 
@@ -63,40 +63,12 @@ def report(workspace: Workspace, week: Week | None = None) -> dict[str, Any]:
     judged = judge(material, week, params)
     before = _written(workspace, week.before())
     judged.document["importance"] = _run_again(workspace, material, judged, week, params)
+    judged.document["service"] = _service(workspace, judged, week, params)
     _evidently(workspace, material, judged, week, params)
     write_json(judged.document, workspace.monitoring_report)
     write_parquet(material.forecasts, workspace.root / MATURED.path)
     _write(workspace, week, judged, before)
     return judged.document
-
-
-def tell(workspace: Workspace, document: dict[str, Any]) -> None:
-    """Tell who `monitor.alert` names of a week that is not ok; where `monitor.retrain` is auto and a new
-    model may help, train one.
-
-    Raises:
-        StoreError: nobody was told, or the training failed.
-    """
-    params = load_params(workspace, "monitor", MonitorParams)
-    if params.alert and document["verdict"] != "ok":
-        alert(params.alert, document, str(workspace.week_page))
-    if params.retrain == "auto" and document["todo"] == TODO["retrain"]:
-        retrain(workspace, document["week"])
-
-
-def retrain(workspace: Workspace, week: str) -> None:
-    """Train as a DVC experiment, in a copy of the workspace; the gate decides on what comes of it.
-
-    Raises:
-        StoreError: it failed.
-    """
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", f"retrain-{week.lower()}"]
-    done = subprocess.run(command, cwd=workspace.root, check=False)
-    if done.returncode:
-        raise StoreError(
-            f"{workspace.root}: `dvc exp run` failed; its message stands above. It needs a Git "
-            "repository with a commit, or set monitor.retrain to propose."
-        )
 
 
 def backfill(workspace: Workspace, last: Week) -> list[dict[str, Any]]:
@@ -115,11 +87,32 @@ def backfill(workspace: Workspace, last: Week) -> list[dict[str, Any]]:
     while week <= last:
         if len(week.days):
             judged = judge(material, week, params)
-            judged.document["importance"] = {"n": 0, "differ": None, "importance": []}
+            judged.document |= {"importance": NOT_RUN, "service": {"week": None, "since_start": None}}
             _write(workspace, week, judged, documents[-1] if documents else None)
             documents.append(judged.document)
         week = week.before(-1)
     return documents
+
+
+def _service(
+    workspace: Workspace, judged: Judged, week: Week, params: MonitorParams
+) -> dict[str, dict[str, Any] | None]:
+    """What the log and the service say of how it did; too many errors join the report."""
+    engine = open_log(workspace.database_url(load_params(workspace, "predict", LogParams).log_url))
+    try:
+        found: dict[str, dict[str, Any] | None] = {"week": of_week(engine, week), "since_start": None}
+    finally:
+        engine.dispose()
+    if params.metrics_url:
+        try:
+            found["since_start"] = now = since_start(params.metrics_url)
+        except StoreError as error:
+            again(judged, [Finding("note", "unread", str(error))])
+            return found
+        if (now["errors"] or 0) > ERRORS_SHARE:
+            text = f"{now['errors']:.1%} of the service's answers since its start were its own errors"
+            again(judged, [Finding("warn", "errors", text)])
+    return found
 
 
 def _material(workspace: Workspace, params: MonitorParams, first: Week, last: Week) -> Material:
@@ -131,20 +124,19 @@ def _run_again(
     workspace: Workspace, material: Material, judged: Judged, week: Week, params: MonitorParams
 ) -> dict[str, Any]:
     """What `rerun` says of the week's forecasts; its findings join the report."""
-    nothing: dict[str, Any] = {"n": 0, "differ": None, "importance": []}
     version = judged.document["model_version"]
     model = material.models.get(version or "")
     table = material.forecasts
     rows = table[(table["model_version"] == version) & table[SESSION].isin(week.closes)]
     if model is None or model.registered is None or rows.empty:
-        return nothing
+        return dict(NOT_RUN)
     try:
         found, findings = rerun(
             workspace, model.registered, rows, material.seals, params.importance_windows, params.seed
         )
     except PitwiseError as error:
         again(judged, [Finding("note", "unread", f"The model was not run again: {one_line(error)}")])
-        return nothing
+        return dict(NOT_RUN)
     again(judged, findings)
     return found
 
@@ -165,11 +157,10 @@ def _evidently(
         # The week's columns as they are; with the others, which are on our page, it would take long.
         suffixes = (WITHIN, OVER_A_MONTH)
         found = judged.drift.of(np.array([not n.endswith(suffixes) for n in judged.drift.columns]))
-        monday = pd.Timestamp(week.monday, tz="UTC")
-        last = int(made.sessions.searchsorted(monday))
+        last = int(made.sessions.searchsorted(week.begin))
         first = made.sessions[max(0, last - params.reference_sessions)]
         rows = watched_rows(workspace, made, first, week.end)
-        of_week = rows[SESSION] >= monday
+        of_week = rows[SESSION] >= week.begin
         snapshot = drift_snapshot(
             rows[~of_week], rows[of_week], found, made.edges, str(week), week.closes.max()
         )

@@ -18,6 +18,8 @@ class MonitorParams(Params):
     loss: float = Field(gt=0)
     importance_windows: int = Field(ge=2)
     served_share: float = Field(gt=0, le=1)
+    signal_turnover: float = Field(0.5, ge=0, le=1)
+    metrics_url: str | None = None
     alert: str | None
     retrain: Literal["propose", "auto"]
     samples: int = Field(ge=100)

@@ -1,8 +1,9 @@
 """What drift needs of a session: how many of its rows lie in each bin of each column.
 
 The sketch of a session is of what was known of it then and does not change again, so that a history is
-read once. A column stands in it twice: as it is, and less its session's median. The first moves with the
-market; the second is what the market's moves leave, and far quieter.
+read once. A column stands in it in three ways: as it is; less its session's median; and that in units of
+the session's own spread. The first moves with the market, the second with its turbulence alone; the
+third is the shape that both leave, and the quietest.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from pitwise.workspace import replacing
 BINS = 20
 WITHIN = " within sessions"
 """Ends the name of a column less its session's median."""
+STANDARDISED = " standardised" + WITHIN
+"""Ends the name of the same, divided by its session's median distance from the median."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,17 @@ class Sketch:
         return self.counts[first:last].sum(axis=0)
 
 
-def both_ways(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The columns as they are and less their session's median, for whole sessions."""
+def three_ways(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The columns as they are, less their session's median, and standardised; for whole sessions.
+
+    Where half of a session's rows or more are equal, nothing is standardised: NaN.
+    """
     values = table[list(columns)].astype(float)
-    centred = values - values.groupby(pd.factorize(table[SESSION])[0]).transform("median")
-    return pd.concat([values, centred.add_suffix(WITHIN)], axis=1)
+    session = pd.factorize(table[SESSION])[0]
+    centred = values - values.groupby(session).transform("median")
+    spread = centred.abs().groupby(session).transform("median")
+    standardised = centred / spread.where(spread > 0)
+    return pd.concat([values, centred.add_suffix(WITHIN), standardised.add_suffix(STANDARDISED)], axis=1)
 
 
 def quantile_edges(table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -71,7 +80,7 @@ def sketch(table: pd.DataFrame, edges: dict[str, np.ndarray]) -> Sketch:
             f"the reference has the columns {', '.join(absent)}, and the table has not. Delete "
             "data/monitoring to make a new reference."
         )
-    values = both_ways(table, plain)
+    values = three_ways(table, plain)
     codes, sessions = pd.factorize(table[SESSION], sort=True)
     n = len(sessions)
     counts = np.zeros((n, len(edges), BINS), dtype="int64")

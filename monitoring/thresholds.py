@@ -3,7 +3,8 @@
 The symbols of a session move together, so a week of 500 symbols is about five draws and not 2,500: a
 fixed threshold cries wolf. Here every stretch of the reference that is as long as the week is held
 against the rest of the reference; the largest of all columns' distances, each in its own unit, gives one
-threshold for all of them together.
+threshold for all of them together. A stretch is measured in means and units of those far from it, as the
+week is measured in those of sessions that it is not among.
 Source: Westfall and Young (1993), Resampling-based multiple testing (max-T, single step).
 """
 
@@ -21,6 +22,8 @@ OVER_A_MONTH = " over four weeks"
 FEWEST_MONTHS = 20
 """That the sessions before must hold for the longer span to be judged: of fewer, which overlap besides,
 the largest says too little of what a calm market does."""
+LEAST_VARIANCE = 0.25
+"""Of the stretches far from one, as a part of all stretches' variance."""
 SMOOTHING = 0.5
 """Rows added to each bin, so that an empty one gives no infinite distance."""
 
@@ -75,11 +78,40 @@ def week_drift(reference: np.ndarray, week: np.ndarray, alpha: float, columns: l
     whole = reference.sum(axis=0)
     # The root is nearly normal: in the logarithm the quietest weeks would widen every limit.
     null = np.sqrt(psi(whole - stretches, stretches))
-    mean, spread = null.mean(axis=0), null.std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
-    largest = ((null - mean) / spread).max(axis=1)
+    largest = _as_unseen(null, len(week) + MONTH).max(axis=1)
     limit = max(float(np.quantile(largest, 1 - alpha, method="higher")), gumbel_quantile(largest, alpha))
-    return Drift(columns, psi(whole, week.sum(axis=0)), (mean + limit * spread) ** 2, len(stretches))
+    threshold = (null.mean(axis=0) + limit * null.std(axis=0)) ** 2
+    return Drift(columns, psi(whole, week.sum(axis=0)), threshold, len(stretches))
+
+
+def _as_unseen(null: np.ndarray, apart: int) -> np.ndarray:
+    """Each stretch's distances in units of the stretches that have nothing to do with it.
+
+    The week is held against stretches that it is not among. A stretch that helped to make the mean and
+    the spread that it is measured by looks nearer than it would have as a week to come: where the
+    neighbours overlap and a history holds few that do not, by much.
+
+    Args:
+        null: (n, n_columns) distances, in order.
+        apart: stretches on both sides that overlap with it, or whose features remember the same.
+
+    Returns:
+        (n, n_columns); 0 where nothing varies.
+    """
+    n = len(null)
+    at = np.arange(n)
+    apart = min(apart, n // 4)
+    first, last = np.maximum(0, at - apart), np.minimum(n, at + apart + 1)
+    left = (n - (last - first))[:, None]
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        before = np.concatenate([np.zeros((1, values.shape[1])), values.cumsum(axis=0)])
+        return (before[-1] - before[last] + before[first]) / left
+
+    # A column that hardly varies but here would be so far as to set the limit of all.
+    least = LEAST_VARIANCE * null.var(axis=0)
+    spread = np.sqrt(np.maximum(mean(null**2) - mean(null) ** 2, least))
+    return np.divide(null - mean(null), spread, out=np.zeros_like(null), where=spread > 0)
 
 
 def gumbel_quantile(values: np.ndarray, alpha: float) -> float:

@@ -9,6 +9,8 @@ import pandas as pd
 from pitwise.bars.calendar import is_session, session_close
 from pitwise.errors import DataError
 
+TREND = 4
+"""Weeks that a figure's trend is of, the newest one among them."""
 NAME = re.compile(r"(\d{4})-W(\d{2})")
 
 
@@ -41,9 +43,14 @@ class Week:
         return Week(self.monday - timedelta(weeks=weeks))
 
     @property
+    def begin(self) -> pd.Timestamp:
+        """The instant (UTC) from which on it is."""
+        return pd.Timestamp(self.monday, tz="UTC")
+
+    @property
     def end(self) -> pd.Timestamp:
         """The instant (UTC) at which it is over; what came later is not known to it."""
-        return pd.Timestamp(self.monday, tz="UTC") + pd.Timedelta(days=7)
+        return self.begin + pd.Timedelta(days=7)
 
     @property
     def days(self) -> pd.DatetimeIndex:

@@ -314,6 +314,23 @@ def show(as_json: Json = False) -> None:
 
 
 @model_app.command()
+def card(
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="Number of the version. Default: the champion.")
+    ] = None,
+) -> None:
+    """Print a version's model card: what it is, what it was measured at, what it is for.
+
+    Example: pitwise model card 3
+    """
+    from pitwise.registry import versions
+
+    workspace = _here()
+    named = None if version is None else str(version)
+    typer.echo(versions.card(workspace, _registry(workspace), named))
+
+
+@model_app.command()
 def promote(
     version: Annotated[int, typer.Argument(min=1, help="Number of the version.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the registry.")] = "not given",

@@ -36,8 +36,5 @@ class PredictParams(Params):
     """Section `predict`: stage `predict` and the prediction log."""
 
     log_url: str
-    reference_windows: int = Field(ge=1)
-    recent_sessions: int = Field(ge=1)
-    seed: int = Field(ge=0)
     suspect: Suspect
     retention_days: int | None = Field(730, ge=1)

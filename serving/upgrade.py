@@ -19,6 +19,9 @@ GONE = (
     ("evaluate", "gradient_boosting"),
     ("monitor", "drifted_share"),
     ("monitor", "psi_threshold"),
+    ("predict", "reference_windows"),
+    ("predict", "recent_sessions"),
+    ("predict", "seed"),
     ("walk_forward", "trees"),
     *(
         ("search", "space", "gradient_boosting", f"walk_forward.trees.{name}")

@@ -1,5 +1,6 @@
 """The command `pitwise`: what a person types, sees and reads when it goes wrong."""
 
+import hashlib
 import subprocess
 import sys
 from datetime import date
@@ -19,7 +20,7 @@ from pitwise.errors import PitwiseError, StoreError
 from pitwise.init import new_workspace
 from pitwise.load import LoadParams
 from pitwise.pipeline import PipelineError, run_pipeline
-from pitwise.workspace import Workspace
+from pitwise.workspace import Workspace, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVING = ("predict", "serve", "replay", "update", "evening", "upgrade", "model", "key", "bars", "log")
@@ -289,6 +290,19 @@ def test_a_run_has_dvc_keep_what_landed_and_make_the_rest_and_shows_the_summary(
         ["dvc", "repro"],
         ["monitoring.summary"],
     ]
+
+
+def test_a_walk_forward_that_is_new_to_the_gate_goes_through_it_once(landed, commands):
+    write_json({"horizon": 1}, landed.walk_forward_report)
+    write_json({"walk_forward_sha256": None}, landed.registration_report)
+    run_pipeline(landed)
+    register = ["dvc", "repro", "--force", "--single-item", "register"]
+    assert commands[1:] == [["dvc", "repro"], register, ["dvc", "repro"], ["monitoring.summary"]]
+    seen = {"walk_forward_sha256": hashlib.sha256(landed.walk_forward_report.read_bytes()).hexdigest()}
+    write_json(seen, landed.registration_report)
+    commands.clear()
+    run_pipeline(landed)
+    assert register not in commands
 
 
 def test_a_run_where_nothing_has_landed_is_refused(desk, commands):

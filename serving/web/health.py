@@ -30,6 +30,8 @@ KPIS = {
     "calibration": "Calibration: rises that came less those said",
     "brier": "Brier score",
     "served": "Share of symbols that were forecast",
+    "signal_turnover": "Turnover of the signals",
+    "signal_net_bp": "Earned by a signal, costs out, bp",
 }
 """The monitoring's figures of a week, and what they are called here."""
 

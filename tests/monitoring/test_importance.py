@@ -39,6 +39,10 @@ def test_what_the_model_uses_carries_its_rank_ic_and_what_it_does_not_moves_noth
     assert found.loc["used", "moved"] == pytest.approx(found.loc["used", "lost"])
     assert found.loc["used", "lost_se"] == pytest.approx(1 / np.sqrt(29) / np.sqrt(20), rel=0.5)
     assert found.loc["idle", ["moved", "lost"]].tolist() == pytest.approx([0, 0], abs=1e-12)
+    assert found.loc["used", ["rank_ic", "rank_ic_se"]].tolist() == pytest.approx([1, 0], abs=1e-12)
+    # 20 sessions of 30 symbols that say nothing: 0, give or take 1 / sqrt(29 * 20).
+    assert abs(found.loc["idle", "rank_ic"]) < 4 / np.sqrt(29 * 20)
+    assert found.loc["idle", "rank_ic_se"] == pytest.approx(1 / np.sqrt(29 * 20), rel=0.5)
 
 
 def test_rows_are_exchanged_within_their_session_alone():
@@ -57,5 +61,5 @@ def test_without_outcomes_there_is_still_what_moved():
         NAMES,
         1,
     )
-    assert found["lost"].isna().all()
+    assert found[["lost", "rank_ic"]].isna().all(axis=None)
     assert found["moved"].notna().all()

@@ -16,7 +16,7 @@ from monitoring.judge import Judged, again, judge
 from monitoring.material import Material, Model
 from monitoring.page import week_page
 from monitoring.settings import MonitorParams
-from monitoring.sketch import both_ways, quantile_edges, sketch
+from monitoring.sketch import quantile_edges, sketch, three_ways
 from monitoring.weeks import Week
 from pitwise.bars.calendar import session_close, session_date, session_number
 from pitwise.errors import StoreError
@@ -79,7 +79,7 @@ def features(moved: float = 0.0) -> pd.DataFrame:
 
 def sketched(moved: float = 0.0):
     table = features(moved)
-    return sketch(table, quantile_edges(both_ways(table.iloc[: 60 * SYMBOLS], ["f", "g"])))
+    return sketch(table, quantile_edges(three_ways(table.iloc[: 60 * SYMBOLS], ["f", "g"])))
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +129,12 @@ def test_a_quiet_week_is_ok_and_held_against_what_was_expected(quiet):
 def test_what_is_known_later_changes_nothing(calm):
     week = WEEK.before()
     later = calm.forecasts["event_timestamp"] > week.end
+    rows = calm.forecasts[~later]
+    # What is bought at Friday's open is sold at Monday's.
+    sold = rows["for_session"] < week.days[-1]
     cut = replace(
         calm,
-        forecasts=calm.forecasts[~later],
+        forecasts=rows.assign(label_open=rows["label_open"].where(sold)),
         bars=calm.bars[calm.bars.index <= week.end],
         symbols=calm.symbols[calm.symbols.index <= week.end],
     )

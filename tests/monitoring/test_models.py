@@ -1,5 +1,10 @@
 """Is the version that answered the model it was registered as, and are the logged forecasts its own?"""
 
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pandas as pd
@@ -7,11 +12,12 @@ import pytest
 from support.models_by_hand import FEATURES, WINDOW, contract, onnx_model, register, registry
 from support.workspaces import new_run
 
-from monitoring import report
+from monitoring import follow_up
 from monitoring.findings import TODO
 from monitoring.material import read_models
 from monitoring.rerun import rerun
 from pitwise.bars.calendar import session_close, session_date, session_number
+from pitwise.errors import StoreError
 from pitwise.registry.contract import open_onnx, run_onnx
 from pitwise.registry.model import RegisteredModel
 from pitwise.registry.promotions import record_promotion
@@ -97,12 +103,28 @@ def test_logged_forecasts_are_those_of_the_model_on_the_windows_as_they_were(wor
 
 def test_a_worse_model_is_trained_anew_where_that_is_wanted(workspace, monkeypatch):
     did = []
-    monkeypatch.setattr(report, "retrain", lambda _, week: did.append(week))
+    monkeypatch.setattr(follow_up, "retrain", lambda _, week: did.append(week))
     worse = {"week": "2024-W23", "verdict": "act", "todo": TODO["retrain"]}
-    report.tell(workspace, worse)
+    follow_up.follow_up(workspace, worse)
     assert did == []
     text = workspace.params.read_text()
     workspace.params.write_text(text.replace("retrain: propose", "retrain: auto"))
-    report.tell(workspace, worse | {"todo": TODO["bars"]})
-    report.tell(workspace, worse)
+    follow_up.follow_up(workspace, worse | {"todo": TODO["bars"]})
+    follow_up.follow_up(workspace, worse)
     assert did == ["2024-W23"]
+
+
+def test_a_retraining_that_fails_says_what_it_needs(workspace, monkeypatch):
+    asked = {}
+
+    def no_git(command, **options):
+        asked.update(options, command=command)
+        return SimpleNamespace(returncode=255)
+
+    monkeypatch.setattr(follow_up, "track_landings", lambda _: None)
+    monkeypatch.setattr(follow_up.subprocess, "run", no_git)
+    with pytest.raises(StoreError, match="Git repository"):
+        follow_up.retrain(workspace, "2024-W23")
+    assert asked["command"][1:] == ["-m", "dvc", "exp", "run", "--message", "retrain of 2024-W23"]
+    # What the stages call `python` is this one.
+    assert asked["env"]["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)

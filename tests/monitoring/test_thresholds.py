@@ -6,11 +6,11 @@ import pytest
 
 from monitoring.sketch import (
     BINS,
-    both_ways,
     joined,
     quantile_edges,
     read_sketch,
     sketch,
+    three_ways,
     write_sketch,
 )
 from monitoring.thresholds import drift, psi, week_drift
@@ -33,7 +33,7 @@ def market(sessions: int, seed: int, symbols: int = 40, **shifts: float) -> pd.D
 
 @pytest.fixture(scope="module")
 def edges() -> dict:
-    return quantile_edges(both_ways(market(200, 0), COLUMNS))
+    return quantile_edges(three_ways(market(200, 0), COLUMNS))
 
 
 def test_the_index_is_the_sum_over_the_bins():
@@ -46,12 +46,15 @@ def test_the_index_is_the_sum_over_the_bins():
 def test_a_sketch_counts_each_session_and_the_distance_from_its_median(edges):
     table = market(3, 1)
     made = sketch(table, edges)
-    assert made.counts.shape == (3, 2 * len(COLUMNS), BINS)
+    assert made.counts.shape == (3, 3 * len(COLUMNS), BINS)
     assert (made.counts.sum(axis=2) == 40).all()
     day = table.iloc[:40]
     at = made.columns.index("b within sessions")
-    below = (day["b"] - day["b"].median() < edges["b within sessions"][0]).sum()
-    assert made.counts[0, at, 0] == below
+    centred = day["b"] - day["b"].median()
+    assert made.counts[0, at, 0] == (centred < edges["b within sessions"][0]).sum()
+    name = "b standardised within sessions"
+    below = (centred / centred.abs().median() < edges[name][0]).sum()
+    assert made.counts[0, made.columns.index(name), 0] == below
 
 
 def test_a_history_is_read_once(edges, tmp_path):
@@ -82,6 +85,28 @@ def test_what_moves_together_alarms_as_often_as_it_was_asked_to(edges):
     assert usual > 40
 
 
+def test_what_moves_slowly_alarms_no_more_often(edges):
+    """Means of 20 sessions: 300 hold no more than 15 months that are independent."""
+    alpha, weeks, columns = 0.05, 60, 12
+    rng = np.random.default_rng(5)
+    n = 300 + 5 * weeks
+    common = np.apply_along_axis(
+        lambda x: np.convolve(x, np.ones(20) / np.sqrt(20), "valid"),
+        0,
+        rng.normal(size=(n + 19, columns)),
+    )
+    edge = np.quantile(rng.normal(size=5000) * np.sqrt(2), np.arange(1, BINS) / BINS)
+    rows = common[:, :, None] + rng.normal(size=(n, columns, 40))
+    at = np.searchsorted(edge, rows)
+    counts = (at[..., None] == np.arange(BINS)).sum(axis=2)
+    alarms = sum(
+        bool(week_drift(counts[t - 300 : t], counts[t : t + 5], alpha, list("abcdefghijkl")).drifted)
+        for t in range(300, n, 5)
+    )
+    # Of 60 at 5%: 3 are expected, 8 or more have a chance of 1%.
+    assert alarms < 8
+
+
 @pytest.mark.parametrize("shifted", ["a", "c"])
 def test_a_shift_is_found_and_named(edges, shifted):
     reference, week = sketch(market(200, 3), edges), sketch(market(5, 4, **{shifted: 4.0}), edges)
@@ -94,7 +119,7 @@ def test_half_of_the_symbols_are_found_within_the_sessions(edges):
     week["b"] += np.where(np.arange(len(week)) % 2, 2.0, -2.0)
     reference = sketch(market(200, 3), edges)
     found = week_drift(reference.counts, sketch(week, edges).counts, 0.02, reference.columns)
-    assert found.drifted == ["b within sessions"]
+    assert set(found.drifted) == {"b within sessions", "b standardised within sessions"}
 
 
 def test_what_lasts_shows_over_four_weeks(edges):

@@ -31,6 +31,7 @@ from pitwise.features.indicators import NAMES
 from pitwise.features.windows import WindowRows, window_ends
 from pitwise.stage import run_stage
 from serving.inference import predict
+from training import CANDIDATES, KINDS
 from training.evaluate import FIGURES
 
 SYMBOLS = ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
@@ -78,9 +79,9 @@ def test_every_row_of_the_sample_is_accounted_for(default_run):
 
 def test_evaluation_has_every_figure_for_models_and_baselines(default_run):
     evaluation = default_run.report("metrics/evaluation.json")
-    for name in ("gradient_boosting", "ann", "lstm", "persistence", "drift", "always_up"):
+    for name in (*CANDIDATES, "persistence", "drift", "always_up"):
         assert tuple(evaluation[name]) == FIGURES
-    for name in ("gradient_boosting", "ann", "lstm"):
+    for name in CANDIDATES:
         assert None not in evaluation[name].values()
     assert evaluation["n_predictions"] == 2057
     assert evaluation["persistence"]["skill_vs_persistence"] == 0
@@ -97,8 +98,8 @@ def test_nothing_changed_runs_no_stage(under_dvc):
     ("section", "values", "changed"),
     [
         ("monitor", {"psi_threshold": 0.3}, {"monitor"}),
-        ("lstm", {"dense": 8}, {"train@lstm"}),
-        ("train", {"seed": 8}, {"train@gradient_boosting", "train@ann", "train@lstm"}),
+        ("lstm", {"dense": 8}, {"train@lstm", "ensemble"}),
+        ("train", {"seed": 8}, {"ensemble", *(f"train@{kind}" for kind in KINDS)}),
         ("clean", {"min_history": 61}, {"clean", "features", "leakcheck"}),
         ("bars", {"seal_coverage": 0.9}, {"bars"}),
         ("dataset", {"view": "corrected"}, {"dataset", "leakcheck"}),
@@ -315,7 +316,7 @@ def test_a_window_longer_than_the_history_is_one_clear_message(copied):
         ("training.train", "train", {"batch_size": -1}, "train.batch_size"),
         ("training.evaluate", "evaluate", {"bootstrap_samples": 1}, "evaluate.bootstrap_samples"),
         ("training.register", "register", {"alpha": 0.7}, "register.alpha"),
-        ("serving.inference.predict", "predict", {"recent_sessions": 0}, "predict.recent_sessions"),
+        ("serving.inference.predict", "predict", {"retention_days": 0}, "predict.retention_days"),
         ("monitoring.report", "monitor", {"min_sessions": 6}, "monitor.min_sessions"),
     ],
 )

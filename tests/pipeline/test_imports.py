@@ -4,7 +4,6 @@ import grimp
 import pytest
 
 PACKAGES = ("pitwise", "feature_repo", "training", "serving", "monitoring")
-TORCH = {"torch", "pytorch_lightning"}
 
 pytestmark = pytest.mark.unit
 
@@ -18,9 +17,9 @@ def graph() -> grimp.ImportGraph:
 def test_no_module_of_a_package_imports_torch(graph, package):
     """A serving install has none; that it works is shown in one by `.ci/run`."""
     imported = graph.find_upstream_modules(package, as_package=True)
-    assert not imported & TORCH
+    assert "torch" not in imported
     assert not {name for name in imported if name.split(".")[0] == "training"}
 
 
 def test_training_imports_torch(graph):
-    assert graph.find_upstream_modules("training", as_package=True) >= TORCH
+    assert "torch" in graph.find_upstream_modules("training", as_package=True)

@@ -2,7 +2,7 @@
 
 import re
 
-from training import KINDS
+from training import CANDIDATES
 
 TARGET = "walk_forward/dvc.yaml"
 
@@ -19,7 +19,7 @@ def test_the_walk_forward_runs_when_it_is_asked_for_and_then_once(default_run, t
     shown = run.run("dvc", "repro", TARGET).stdout
     assert stages_run(shown) == [f"{TARGET}:evaluate_walk_forward", f"{TARGET}:backtest"]
     report = run.report("metrics/walk_forward.json")
-    assert report["champion"] in KINDS
+    assert report["champion"] in CANDIDATES
     assert report["reversal"]["n_predictions"] == report["persistence"]["n_predictions"] > 5000
     assert run.report("metrics/backtest.json")["equal_weight"]["sharpe"]["value"] is not None
     assert stages_run(run.run("dvc", "repro", TARGET).stdout) == []

@@ -56,7 +56,7 @@ import serving.cli
 assert "predict" in CliRunner().invoke(serving.cli.app, ["--help"]).output
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
-HEAVY = {"torch", "pytorch_lightning", "training", "monitoring"}
+HEAVY = {"torch", "training", "monitoring"}
 OF_THE_WRITER = {"feast", "mlflow", "onnxruntime"}
 
 

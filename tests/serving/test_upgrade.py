@@ -10,7 +10,7 @@ from monitoring.settings import MonitorParams
 from pitwise.errors import ParamsError
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace
-from serving.settings import PredictParams, ServeParams
+from serving.settings import ServeParams
 from serving.upgrade import upgrade
 
 
@@ -25,7 +25,7 @@ def test_params_that_are_missing_are_added_and_the_others_stay(tmp_path):
     assert upgrade(workspace)
     serve = load_params(workspace, "serve", ServeParams)
     assert (serve.port, serve.correction_sessions) == (8700, 10)
-    assert load_params(workspace, "predict", PredictParams).seed == 7
+    assert load_params(workspace, "monitor", MonitorParams).seed == 7
     assert "# ours" in workspace.params.read_text()
     assert not upgrade(workspace)
 

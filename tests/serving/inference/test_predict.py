@@ -36,9 +36,7 @@ from pitwise.registry.model import RegisteredModel, RegistryParams
 from pitwise.workspace import Workspace, read_parquet
 from serving.inference.latest import latest_forecasts
 from serving.inference.marks import Marks
-from serving.inference.predict import history
 from serving.inference.predictor import Predictor, load_champion
-from serving.settings import PredictParams
 from training import dataset
 
 REGISTRY = RegistryParams(tracking_uri="sqlite:///mlflow.db", model="pitwise")
@@ -76,7 +74,7 @@ def build(folder: Path) -> None:
         | (bars["symbol"] == "S003") & (rng.random(len(bars)) < 0.1) & (bars["date"] < days[149])
     )
     bars = bars[kept].reset_index(drop=True)
-    workspace = small.make_workspace(folder, bars, predict={"reference_windows": 50})
+    workspace = small.make_workspace(folder, bars)
     publish.main(workspace)
     dataset.main(workspace)
     small.register_champion(workspace, read_parquet(workspace.dataset_rows))
@@ -419,43 +417,6 @@ def test_the_stage_logs_each_forecast_once_however_often_it_runs(stage):
         rows = connection.execute(text("select symbol, log_return from predictions")).all()
     assert dict(tuple(row) for row in rows) == dict(latest[["symbol", "log_return"]].to_numpy())
     assert len(rows) == len(latest)
-
-
-def test_the_stage_keeps_what_monitoring_compares(stage, run):
-    kept = read_parquet(stage.workspace.prediction_history)
-    assert (kept["part"] == "reference").sum() == 50
-    assert set(kept["part"]) == {"reference", "recent"}
-    assert set(kept["model_version"]) == {run.champion.version}
-
-
-def test_history_is_a_sample_of_training_dates_and_all_of_the_last_sessions(run):
-    rows, model = run.rows, run.champion
-    params = PredictParams(log_url="", reference_windows=40, recent_sessions=3, seed=1, suspect="mark")
-    table = history(model, rows, rows[:0], params)
-    reference, recent = (table[table["part"] == name] for name in ("reference", "recent"))
-    assert len(reference) == 40
-    assert reference.index.is_unique
-    assert (rows.loc[reference.index, "split"] == "train").all()
-    days = rows["event_timestamp"].drop_duplicates().nlargest(3)
-    of_days = rows.index[rows["ends_window"] & rows["event_timestamp"].isin(days)]
-    assert recent.index.tolist() == of_days.tolist()
-    assert not {"split", "label", "next_close", "ends_window"} & set(table)
-    values = rows[list(small.FEATURES)].to_numpy("float32")
-    expected = run_onnx(model.session, gather(values, table.index.to_numpy(), small.WINDOW))
-    np.testing.assert_allclose(table["p_up"], expected["p_up"], atol=1e-6)
-    np.testing.assert_allclose(table["log_return"], expected["log_return"], atol=1e-6)
-
-
-def test_history_takes_the_seeds_sample_and_no_more_than_there_is(run):
-    def sample(seed: int, size: int = 40) -> list[int]:
-        params = PredictParams(
-            log_url="", reference_windows=size, recent_sessions=1, seed=seed, suspect="mark"
-        )
-        table = history(run.champion, run.rows, run.rows[:0], params)
-        return table.index[table["part"] == "reference"].tolist()
-
-    assert sample(1) == sample(1) != sample(2)
-    assert sample(1, 10**6) == run.rows.index[run.rows["split"] == "train"].tolist()
 
 
 def test_a_loaded_champion_returns_what_its_file_returns(run, last_windows):

@@ -18,8 +18,8 @@ DAYS = 30
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
     """A log with two requests of 31 days ago and one of 29 days ago."""
-    predict = {"log_url": "sqlite:///data/predictions/log.db", "retention_days": DAYS}
-    predict |= {"reference_windows": 1, "recent_sessions": 1, "seed": 1, "suspect": "mark"}
+    url = "sqlite:///data/predictions/log.db"
+    predict = {"log_url": url, "suspect": "mark", "retention_days": DAYS}
     workspace = with_params(tmp_path, predict=predict)
     log = open_log(url_of(workspace))
     now = datetime.now(UTC)
