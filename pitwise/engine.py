@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import field_validator
 from threadpoolctl import threadpool_limits
 
@@ -81,6 +79,9 @@ def run(
 
 
 def _on_cores(n_jobs: int, function: Callable[[T], R], tasks: Iterable[T], ordered: bool) -> Iterator[R]:
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
     order = "generator" if ordered else "generator_unordered"
     with parallel_config("loky", inner_max_num_threads=1):
         compute = Parallel(n_jobs, return_as=order, pre_dispatch="n_jobs")

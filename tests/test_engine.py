@@ -3,15 +3,24 @@
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support.engine_tasks import Task, once_deadly, product_sum, unreadable, waits_for_the_next
+from support.engine_tasks import (
+    Task,
+    once_deadly,
+    once_deadly_table,
+    product_sum,
+    unreadable,
+    waits_for_the_next,
+)
 from support.project import with_params
 
 from pitwise import extras
 from pitwise.engine import EngineParams, engine_of, run
 from pitwise.errors import DataError, ParamsError, StoreError
+from pitwise.shards import Shards
 
 pytestmark = pytest.mark.component
 
@@ -71,6 +80,20 @@ def test_ray_computes_again_what_a_killed_process_had_begun(cluster, tmp_path):
     tasks = [Task(number, tmp_path / "died") for number in range(4)]
     assert list(run(cluster, once_deadly, tasks, ordered=True)) == [0, 1, 2, 3]
     assert tasks[0].mark.exists()
+
+
+def test_a_process_killed_in_the_middle_of_a_shard_changes_nothing(cluster, tmp_path):
+    def rows(folder: Path, engine: EngineParams) -> list:
+        folder.mkdir(exist_ok=True)
+        function = partial(once_deadly_table, folder)
+        of = Shards(engine, function, ["a", "deadly", "c"], folder / "shards", [], {}, [])
+        return [tables["rows"] for tables in of]
+
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone/died").touch()
+    found, expected = rows(tmp_path / "ray", cluster), rows(tmp_path / "alone", ALONE)
+    assert all(a.equals(b, check_metadata=True) for a, b in zip(found, expected, strict=True))
+    assert (tmp_path / "ray/died").exists()
 
 
 def test_a_killed_process_of_this_machine_is_told_with_what_to_do(tmp_path):

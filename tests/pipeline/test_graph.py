@@ -153,6 +153,8 @@ STATE = {
     "data/raw/truth.parquet",  # of the synthetic source alone
     "data/raw/yfinance",  # what was fetched, so that a retrieval resumes
     "data/feast/online.lock",
+    "data/features/shards",  # what a stage that was stopped goes on from
+    "data/dataset/shards",
     "data/evaluation/folds",  # what a walk-forward that was stopped goes on from
     "data/live/bars.db",
     "data/serving/log",

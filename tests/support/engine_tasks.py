@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from pitwise.errors import DataError
 
@@ -42,3 +43,14 @@ def waits_for_the_next(task: Task) -> int:
     while task.number == 0 and not task.mark.exists():
         time.sleep(0.01)
     return task.number
+
+
+def once_deadly_table(marks: Path, name: str) -> dict[str, pa.Table]:
+    """A table of a shard; each time it is computed is a line of a file, and `deadly` once is a death."""
+    with (marks / name).open("a") as file:
+        file.write("computed\n")
+    if name == "deadly" and not (marks / "died").exists():
+        (marks / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    drawn = np.random.default_rng(len(name)).normal(size=1000)
+    return {"rows": pa.table({"name": [name] * 1000, "drawn": drawn}, metadata={"of": name})}
