@@ -69,8 +69,9 @@ class Shards(Generic[T]):
     Args:
         function: of a module; what it needs it reads from the workspace's folder.
         folder: where finished shards are kept, so that a run that was killed goes on from them.
-        files: what the function reads, where it is there. Shards that were made of other files, of other `depends`, which
-            JSON can hold, or by other `code`, files and folders of ours, count for nothing.
+        files: what the function reads, where it is there. Shards that were made of other files, of other
+            `depends`, which JSON can hold, or by other `code`, files and folders of ours, count for
+            nothing.
     """
 
     def __init__(
