@@ -26,6 +26,9 @@ R = TypeVar("R")
 RETRIES = 3
 """How often Ray computes a task again whose process died."""
 
+IDLE_SECONDS = 30
+"""That a process waits for the next tasks."""
+
 
 class EngineParams(Params):
     """Section `engine`: where a result is computed, never what it is, so that no stage depends on it."""
@@ -83,7 +86,8 @@ def _on_cores(n_jobs: int, function: Callable[[T], R], tasks: Iterable[T], order
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     order = "generator" if ordered else "generator_unordered"
-    with parallel_config("loky", inner_max_num_threads=1):
+    # Processes that nobody needs any more give their memory back sooner than after five minutes.
+    with parallel_config("loky", inner_max_num_threads=1, idle_worker_timeout=IDLE_SECONDS):
         compute = Parallel(n_jobs, return_as=order, pre_dispatch="n_jobs")
     with warnings.catch_warnings():
         # Loky starts a process anew whose memory has grown, as fits make it, and says so each time.
@@ -142,18 +146,17 @@ def connected(engine: EngineParams) -> Any:
 
     if ray.is_initialized():
         return ray
-    shared = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if engine.address:
-            ray.init(engine.address, **shared)
+            ray.init(engine.address, logging_level="ERROR", log_to_driver=False)
         else:
-            cores = engine.n_jobs if engine.n_jobs > 0 else None
             ray.init(
                 "local",
-                num_cpus=cores,
+                num_cpus=engine.n_jobs if engine.n_jobs > 0 else None,
                 include_dashboard=False,
+                logging_level="ERROR",
+                log_to_driver=False,
                 _node_ip_address="127.0.0.1",
-                **shared,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise StoreError(
