@@ -4,6 +4,7 @@ A task reads what it needs from the workspace's folder, which every machine must
 one thread, since sums on several threads differ in the last bits.
 """
 
+import logging
 import os
 import warnings
 from collections import deque
@@ -148,13 +149,13 @@ def connected(engine: EngineParams) -> Any:
         return ray
     try:
         if engine.address:
-            ray.init(engine.address, logging_level="ERROR", log_to_driver=False)
+            ray.init(engine.address, logging_level=logging.ERROR, log_to_driver=False)
         else:
             ray.init(
                 "local",
                 num_cpus=engine.n_jobs if engine.n_jobs > 0 else None,
                 include_dashboard=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 log_to_driver=False,
                 _node_ip_address="127.0.0.1",
             )
