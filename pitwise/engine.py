@@ -6,6 +6,7 @@ one thread, since sums on several threads differ in the last bits.
 
 import logging
 import os
+import socket
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -147,24 +148,31 @@ def connected(engine: EngineParams) -> Any:
 
     if ray.is_initialized():
         return ray
-    try:
-        if engine.address:
-            ray.init(engine.address, logging_level=logging.ERROR, log_to_driver=False)
-        else:
-            ray.init(
-                "local",
-                num_cpus=engine.n_jobs if engine.n_jobs > 0 else None,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _node_ip_address="127.0.0.1",
-            )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise StoreError(
-            f"engine.address: no Ray cluster answers at {engine.address!r} ({error}). Start one with "
-            "`ray start --head`, or set engine.kind to local."
-        ) from error
+    if not engine.address:
+        ray.init(
+            "local",
+            num_cpus=engine.n_jobs if engine.n_jobs > 0 else None,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
+        return ray
+    _require_answer(engine.address)
+    ray.init(engine.address, logging_level=logging.ERROR, log_to_driver=False)
     return ray
+
+
+def _require_answer(address: str) -> None:
+    """StoreError where nobody listens, which Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"engine.address: no Ray cluster answers at {address} ({error}). Give host:port of one that "
+            "`ray start --head` has started, or set engine.kind to local."
+        ) from error
 
 
 def _computed(function: Callable[[T], R], task: T) -> R:

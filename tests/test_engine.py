@@ -134,6 +134,16 @@ def test_the_cluster_listens_on_loopback_alone(cluster):
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "somewhere"])
+def test_a_cluster_that_does_not_answer_is_told_of_at_once(address, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    nowhere = EngineParams(kind="ray", n_jobs=2, address=address)
+    with pytest.raises(StoreError, match=rf"engine\.address: no Ray cluster answers at {address}"):
+        list(run(nowhere, product_sum, [1]))
+
+
 def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(extras, "missing", lambda extra: ["ray"] if extra == "ray" else [])
     with pytest.raises(StoreError, match=r"engine\.kind: ray needs ray.*pip install 'pitwise\[ray\]'"):
