@@ -19,6 +19,7 @@ GONE = (
     ("evaluate", "gradient_boosting"),
     ("monitor", "drifted_share"),
     ("monitor", "psi_threshold"),
+    ("walk_forward", "n_jobs"),
     ("walk_forward", "trees"),
     *(
         ("search", "space", "gradient_boosting", f"walk_forward.trees.{name}")
