@@ -22,6 +22,7 @@ GONE = (
     ("predict", "reference_windows"),
     ("predict", "recent_sessions"),
     ("predict", "seed"),
+    ("walk_forward", "n_jobs"),
     ("walk_forward", "trees"),
     *(
         ("search", "space", "gradient_boosting", f"walk_forward.trees.{name}")

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +15,7 @@ from pydantic import AwareDatetime, Field
 
 from feature_repo.calendar_events import calendar_kinds, point_in_time_events
 from feature_repo.store import open_store
+from pitwise.engine import engine_of
 from pitwise.errors import DataError, StoreError
 from pitwise.evaluation.labels import LabelParams, labels
 from pitwise.evaluation.splits import Split, split_sessions
@@ -20,14 +24,24 @@ from pitwise.features.history import CREATED, KEYS, known
 from pitwise.features.indicators import NAMES
 from pitwise.features.served import ENDS, as_served
 from pitwise.features.windows import window_ends
+from pitwise.shards import Range, Shards, read_range, symbol_ranges
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.universe import UNIVERSE, members, read_universe, survivorship
 from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json, write_parquet
 from training.closed import closed_from
-from training.groups import symbol_filters
 
-GROUP_ROWS = 500_000
-"""About as many versions are in memory with their features at a time."""
+SHARD_ROWS = 500_000
+"""About as many versions are in a process's memory with their features at a time."""
+CODE = (
+    "feature_repo",
+    "pitwise/bars",
+    "pitwise/evaluation",
+    "pitwise/features",
+    "pitwise/universe.py",
+    "training/closed.py",
+    "training/dataset.py",
+)
+LIBRARIES = ("duckdb", "feast")
 
 
 class DatasetParams(Params):
@@ -150,30 +164,57 @@ def groups(
     Args:
         closed: the bars from this instant on are not read, for labels neither.
     """
+    for symbols in symbol_ranges(workspace.daily_features, SHARD_ROWS):
+        part = _of_symbols(workspace, params, window, horizon, closed, symbols)
+        if part is not None:
+            yield part
+
+
+def _of_symbols(
+    workspace: Workspace,
+    params: DatasetParams,
+    window: int,
+    horizon: int,
+    closed: pd.Timestamp | None,
+    symbols: Range,
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """See `groups`; None where nothing is known of the symbols."""
     store = open_as_known(workspace, params.known_at)
-    kinds = calendar_kinds(workspace)
-    universe = read_universe(workspace)
     seals = read_parquet(workspace.seals)
+    history = read_range(workspace.daily_features, symbols)
     if params.known_at:
         seals = seals[seals["sealed_at"] <= params.known_at]
-    for symbols in symbol_filters(workspace.daily_features, GROUP_ROWS):
-        history = pd.read_parquet(workspace.daily_features, filters=symbols)
-        if params.known_at:
-            history = history[history[CREATED] <= params.known_at].reset_index(drop=True)
-        if closed is not None:
-            history = history[history["event_timestamp"] < closed].reset_index(drop=True)
-        daily = known(history)
-        if daily.empty:
-            continue
-        if params.view == "as_served":
-            ends, served = as_served(history, seals, window)
-        else:
-            ends, served = as_served(daily, seals[:0], window)
-        rows = point_in_time_rows(store, daily[[*KEYS, *FACTORS]])
-        if kinds:
-            rows = pd.concat([rows, point_in_time_events(store, rows, kinds)], axis=1)
-        answers = daily[[*KEYS, "open", "close", "price_factor", "segment"]]
-        yield labelled(rows, answers, ends & members(universe, daily), horizon), served
+        history = history[history[CREATED] <= params.known_at].reset_index(drop=True)
+    if closed is not None:
+        history = history[history["event_timestamp"] < closed].reset_index(drop=True)
+    daily = known(history)
+    if daily.empty:
+        return None
+    if params.view == "as_served":
+        ends, served = as_served(history, seals, window)
+    else:
+        ends, served = as_served(daily, seals[:0], window)
+    rows = point_in_time_rows(store, daily[[*KEYS, *FACTORS]])
+    if kinds := calendar_kinds(workspace):
+        rows = pd.concat([rows, point_in_time_events(store, rows, kinds)], axis=1)
+    answers = daily[[*KEYS, "open", "close", "price_factor", "segment"]]
+    of_universe = members(read_universe(workspace), daily)
+    return labelled(rows, answers, ends & of_universe, horizon), served
+
+
+def _shard(
+    root: str,
+    params: DatasetParams,
+    window: int,
+    horizon: int,
+    closed: pd.Timestamp | None,
+    symbols: Range,
+) -> dict[str, pa.Table]:
+    part = _of_symbols(Workspace(root), params, window, horizon, closed, symbols)
+    if part is None:
+        return {}
+    rows, served = (pa.Table.from_pandas(table, preserve_index=False) for table in part)
+    return {"rows": rows, "served": served}
 
 
 def main(workspace: Workspace) -> None:
@@ -181,24 +222,37 @@ def main(workspace: Workspace) -> None:
     horizon = load_params(workspace, "label", LabelParams).horizon
     window = read_json(workspace.published)["window"]
     closed = closed_from(workspace)
-    parts: list[pa.Table] = []  # as Arrow keeps them, which is half of what pandas would take
+    shards = Shards(
+        engine_of(workspace),
+        partial(_shard, str(workspace.root), params, window, horizon, closed),
+        symbol_ranges(workspace.daily_features, SHARD_ROWS),
+        workspace.dataset_shards,
+        _inputs(workspace),
+        {
+            "params": params.model_dump(mode="json"),
+            "of": [window, horizon, f"{closed}"],
+            "libraries": [version(name) for name in LIBRARIES],
+        },
+        CODE,
+    )
     served, sessions = [], []
     symbols: set[str] = set()
-    for rows, overlay in groups(workspace, params, window, horizon, closed):
-        parts.append(pa.Table.from_pandas(rows, preserve_index=False))
-        served.append(overlay)
+    for tables in filter(None, shards):
+        rows = tables["rows"].select([*KEYS, ENDS, "label"]).to_pandas()
+        served.append(tables["served"].to_pandas())
         sessions.append(usable_sessions(rows))
         symbols.update(rows["symbol"].unique())
-    if not parts:
+    if not sessions:
         if closed is not None:
             raise DataError(f"evaluate.vault: no bar is known of a session before {closed:%Y-%m-%d}.")
         raise DataError(f"dataset.known_at: no bar was known at {params.known_at}. Use a later instant.")
     covered = survivorship(read_universe(workspace), symbols, workspace.root / UNIVERSE)
     split = _split(pd.concat(sessions), params, window, horizon)
     write_parquet(pd.concat(served, ignore_index=True), workspace.served_rows)
-    report = {"window": window, "horizon": horizon, "splits": _write_rows(parts, split, workspace)}
+    report = {"window": window, "horizon": horizon, "splits": _write_rows(shards, split, workspace)}
     report |= covered
     write_json(report, workspace.dataset_report)
+    shards.remove()
     counts = ", ".join(f"{part['windows']:,} {name}" for name, part in report["splits"].items())
     print(f"windows of {window} sessions: {counts}")
     if closed is not None:
@@ -207,8 +261,14 @@ def main(workspace: Workspace) -> None:
         print(covered["survivorship"])
 
 
-def _write_rows(parts: list[pa.Table], split: Split, workspace: Workspace) -> dict[str, dict]:
-    """Write the rows, a row group a part, with the split they fall in; what is in each split."""
+def _inputs(workspace: Workspace) -> list[Path]:
+    files = [workspace.daily_features, workspace.published, workspace.seals, workspace.root / UNIVERSE]
+    files.append(workspace.calendar_features)
+    return [*files, *sorted(workspace.feast_repo.glob("*.yaml"))]
+
+
+def _write_rows(shards: Shards, split: Split, workspace: Workspace) -> dict[str, dict]:
+    """Write the rows, a row group a shard, with the split they fall in; what is in each split."""
     counts: dict[str, dict[str, Any]] = {
         name: {
             "windows": 0,
@@ -225,8 +285,8 @@ def _write_rows(parts: list[pa.Table], split: Split, workspace: Workspace) -> di
     }
     writer = None
     with replacing(workspace.dataset_rows) as temporary:
-        while parts:
-            rows = _in_splits(parts.pop(0).to_pandas(), split)
+        for tables in filter(None, shards):
+            rows = _in_splits(tables["rows"].to_pandas(), split)
             for name, part in rows[rows["split"] != ""].groupby("split"):
                 counts[name]["windows"] += len(part)
                 counts[name]["symbols"] += int(part["symbol"].nunique())

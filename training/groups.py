@@ -1,12 +1,9 @@
 """A table that is too large for the memory, some symbols at a time."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from pitwise.shards import symbol_ranges
 
 Filter = list[tuple[str, str, str]] | None
 
@@ -19,12 +16,7 @@ def symbol_filters(path: Path, rows: int) -> Iterator[Filter]:
     Args:
         path: of a table sorted by `symbol`.
     """
-    column = pq.read_table(path, columns=["symbol"])["symbol"].combine_chunks()
-    counts = pc.value_counts(column)
-    symbols, sizes = counts.field("values").to_pylist(), counts.field("counts").to_numpy()
-    number = (sizes.cumsum() - sizes) // rows
-    edges = [None, *(symbols[i] for i in np.flatnonzero(np.diff(number)) + 1), None]
-    for first, after in pairwise(edges):
+    for first, after in symbol_ranges(path, rows):
         here = [("symbol", ">=", first)] if first is not None else []
         if after is not None:
             here.append(("symbol", "<", after))

@@ -259,7 +259,7 @@ def check_scaling(rows: pd.DataFrame, served: pd.DataFrame, workspace: Workspace
     def wanted(features: tuple[str, ...], length: int) -> tuple[np.ndarray, np.ndarray]:
         return scale_of(ServedWindows(rows, served, features), ends, length, list(features))
 
-    off = {}
+    off: dict[str, float] = {}
     for kind in KINDS:
         fitted = read_json(workspace.models / kind / "training.json")
         mean, std = wanted(tuple(fitted["features"]), fitted["window"])

@@ -6,9 +6,9 @@ stopped goes on, and each trial is counted in the ledger: the best of many looks
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pitwise.engine import engine_of, run
 from pitwise.errors import DataError, StoreError
 from pitwise.evaluation.metrics import mean_and_t
 from pitwise.evaluation.sessions import SESSION, by_session
@@ -153,9 +154,9 @@ class Search:
             code=code_of(OF_MODELS),
         )
 
-    def forecaster(self) -> Callable[[Fold, Values, int], pd.DataFrame]:
-        """Fits in a fold with some values and a seed: `symbol`, `event_timestamp`, `score` of its test
-        sessions. The data are read once."""
+    def forecaster(self) -> Callable[[int, Values, int], pd.DataFrame]:
+        """Fits in a fold, given by its number, with some values and a seed: `symbol`, `event_timestamp`,
+        `score` of its test sessions. The data are read once."""
         rows = read_parquet(self.workspace.dataset_rows, COLUMNS)
         served = read_parquet(self.workspace.served_rows)
 
@@ -168,13 +169,30 @@ class Search:
             features = inputs_of(self.workspace, inputs, train, self.window, self.horizon)
             return features, fold_parts(rows, served, features, (train, held, fold.test), self.window)
 
-        def forecast(fold: Fold, values: Values, seed: int) -> pd.DataFrame:
+        def forecast(number: int, values: Values, seed: int) -> pd.DataFrame:
             sections = self.sections(values)
-            features, datasets = parts(fold.number, sections[self.kind].inputs)
+            features, datasets = parts(number, sections[self.kind].inputs)
             settings = sections["train"].model_copy(update={"seed": seed})
             return fit_and_forecast(self.kind, rows, features, sections[self.kind], settings, datasets)
 
         return forecast
+
+
+class Fit(NamedTuple):
+    """One fit of a trial."""
+
+    fold: int
+    seed: int
+
+
+@lru_cache(maxsize=1)  # a process makes many fits of one study
+def _forecaster(root: str, kind: str, name: str) -> Callable[[int, Values, int], pd.DataFrame]:
+    return Search.of(Workspace(root), kind).forecaster()
+
+
+def _forecast(study: tuple[str, str, str], values: Values, fit: Fit) -> pd.DataFrame:
+    """What a fit forecasts; all that it needs it reads, so that it may run in another process."""
+    return _forecaster(*study)(fit.fold, values, fit.seed)
 
 
 def search(
@@ -255,7 +273,9 @@ def _objective(what: Search, log: Callable[..., None]) -> Callable[[Any], float]
     """The mean rank IC of a trial over the sessions of all inner folds."""
     from optuna import TrialPruned
 
-    forecast = what.forecaster()
+    engine = engine_of(what.workspace)
+    study = str(what.workspace.root), what.kind, what.name
+    seeds = range(what.params.seed, what.params.seed + what.params.seeds)
     space = what.params.space[what.kind]
     labels = read_parquet(what.workspace.dataset_rows, [*KEYS, "label"])
 
@@ -263,9 +283,17 @@ def _objective(what: Search, log: Callable[..., None]) -> Callable[[Any], float]
         values = {key: of.suggest(one, key) for key, of in space.items()}
         said: list[pd.DataFrame] = []
         mean, pruned = 0.0, False
+
+        def wanted() -> Iterator[Fit]:
+            for number in range(len(what.folds)):
+                for seed in seeds:
+                    if pruned:
+                        return
+                    yield Fit(number, seed)
+
+        forecasts = run(engine, partial(_forecast, study, values), wanted(), ordered=True)
         for fold in what.folds:
-            seeds = range(what.params.seed, what.params.seed + what.params.seeds)
-            fits = pd.concat([forecast(fold, values, seed) for seed in seeds])
+            fits = pd.concat([next(forecasts) for _ in seeds])
             scores = fits.groupby(KEYS, observed=True, as_index=False)["score"].mean()
             table = scores.merge(labels, on=KEYS, validate="one_to_one")
             said.append(by_session(table, what.horizon))
@@ -275,6 +303,8 @@ def _objective(what: Search, log: Callable[..., None]) -> Callable[[Any], float]
             if one.should_prune() and fold is not what.folds[-1]:
                 pruned = True
                 break
+        for _ in forecasts:  # what had begun when the trial was pruned
+            pass
         line = trial("search", what.kind, what.recipe(values), pd.concat(said), what.horizon)
         one.set_user_attr("values", values)
         one.set_user_attr(LEDGER, line._asdict())

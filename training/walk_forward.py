@@ -9,9 +9,9 @@ import hashlib
 import json
 import re
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from joblib import Parallel, delayed
 from pydantic import ConfigDict, Field, field_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pitwise.engine import EngineParams, engine_of, run
 from pitwise.evaluation.baselines import baselines
 from pitwise.evaluation.breakdown import report_breakdown
 from pitwise.evaluation.figures import figures, paired
@@ -80,7 +80,6 @@ class WalkForwardParams(Params):
     """Fits of each model, whose forecasts are averaged: `train.seed` and those after it."""
     embargo_sessions: int = Field(ge=0)
     validation_fraction: float = Field(gt=0, lt=0.5)
-    n_jobs: int
     bootstrap_samples: int = Field(ge=100)
     bootstrap_seed: int = Field(ge=0)
 
@@ -99,13 +98,6 @@ class WalkForwardParams(Params):
         if unknown := sorted(set(kinds) - set(KINDS)):
             raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(KINDS)}")
         return kinds
-
-    @field_validator("n_jobs")
-    @classmethod
-    def _some(cls, n_jobs: int) -> int:
-        if n_jobs == 0:
-            raise ValueError("should be 1 or more, or -1 for one a core")
-        return n_jobs
 
 
 class Task(NamedTuple):
@@ -167,11 +159,10 @@ def _identity(workspace: Workspace, recipe: Recipe) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def run_tasks(workspace: Workspace, wanted: list[Task], n_jobs: int) -> None:
+def run_tasks(workspace: Workspace, wanted: list[Task], engine: EngineParams) -> None:
     """Make the files that are not there, each as soon as its fit is finished.
 
-    joblib runs the fits: on the cores, or, within a `joblib.parallel_config` of another backend, on
-    the machines of a cluster that see the workspace's folder. This process alone writes.
+    This process alone writes.
     """
     missing = [task for task in wanted if not task.path.exists()]
     console = Console(stderr=True)
@@ -183,18 +174,9 @@ def run_tasks(workspace: Workspace, wanted: list[Task], n_jobs: int) -> None:
     )
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("fits", total=len(wanted), completed=len(wanted) - len(missing))
-        for task, said in _forecasts(str(workspace.root), missing, n_jobs):
+        for task, said in run(engine, partial(_run, str(workspace.root)), missing):
             write_parquet(said, task.path)
             progress.update(bar, advance=1, description=f"{task.recipe.kind} {task.fold.test[0]:%Y-%m}")
-
-
-def _forecasts(root: str, missing: list[Task], n_jobs: int) -> Iterator[tuple[Task, pd.DataFrame]]:
-    """Each fit with its forecasts, in the order in which they are finished."""
-    run = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    with warnings.catch_warnings():
-        # Loky starts a process anew whose memory has grown, as fits make it, and says so each time.
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-        yield from run(delayed(_run)(root, task) for task in missing)
 
 
 def _run(root: str, task: Task) -> tuple[Task, pd.DataFrame]:
@@ -257,7 +239,7 @@ def recipes_of(workspace: Workspace, kinds: Iterable[str], horizon: int) -> dict
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "walk_forward", WalkForwardParams)
     wanted = tasks(workspace, params)
-    run_tasks(workspace, wanted, params.n_jobs)
+    run_tasks(workspace, wanted, engine_of(workspace))
 
     horizon = wanted[0].recipe.horizon
     rows = read_parquet(workspace.dataset_rows, [*KEYS, "label", "label_open"])

@@ -164,7 +164,7 @@ def calibrate(
         one quarter.
     """
     fitted = fit_platt(said["p_up"].to_numpy(float), said["label"].to_numpy(float) > 0)
-    nothing = {"calibrated": [], "stated": []}
+    nothing: dict[str, list] = {"calibrated": [], "stated": []}
     if fitted is None:
         return {"calibration": None, "calibrations": [], "scores": None, "reliability": nothing}
     table = {

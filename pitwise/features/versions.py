@@ -1,15 +1,17 @@
 """Every version of the daily features, from the versions of the bars.
 
-It is made a group of symbols at a time, so it need not fit into memory.
+It is made in shards of symbols, so it need not fit into memory.
 """
 
 from collections.abc import Iterator
-from itertools import chain, pairwise
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pitwise.bars.calendar import session_close
@@ -19,38 +21,33 @@ from pitwise.cleaning.as_of import FOREVER, History, history, pasts, spans_betwe
 from pitwise.cleaning.clean import Cleaned, CleanParams
 from pitwise.cleaning.cross_section import CrossSection, read_cross_section
 from pitwise.cleaning.events import INSTANT
+from pitwise.engine import EngineParams
 from pitwise.features.daily import FACTORS, daily_features
 from pitwise.features.history import CREATED, KEYS, revisions
 from pitwise.features.indicators import NAMES
+from pitwise.shards import Range, Shards, read_range, symbol_ranges
 from pitwise.workspace import Workspace, read_parquet, replacing, write_parquet
 
-GROUP_ROWS = 250_000
-"""About as many bars are in memory with their features at a time."""
+SHARD_ROWS = 250_000
+"""About as many bars are in a process's memory with their features at a time."""
+CODE = ("pitwise/bars", "pitwise/cleaning", "pitwise/features")
+INPUTS = (
+    Workspace.clean_bars,
+    Workspace.quarantine,
+    Workspace.events,
+    Workspace.changes,
+    Workspace.market,
+    Workspace.session_copies,
+    Workspace.absent_bars,
+    Workspace.bar_versions,
+    Workspace.bar_factors,
+    Workspace.bar_actions,
+    Workspace.seals,
+)
 ROUNDING = {"rtol": 1e-12, "atol": 1e-10}
 """Features that differ by less make no version: an average that never quite forgets a corrected bar
 would else go on to version every session after it. What a changed bar changes is larger: a share in 1e10
 moves the mean volume of 20 sessions by 5e-12."""
-
-Range = tuple[str | None, str | None]
-"""Symbols from the first, included, to the second, not included; None: no end."""
-
-
-def symbol_groups(symbols: pd.Series, rows: int) -> Iterator[tuple[slice, Range]]:
-    """Some symbols at a time, of `rows` rows or a little more.
-
-    Args:
-        symbols: (n,) of the bars, sorted.
-
-    Yields:
-        the rows, and the symbols that they are and those that sort between them and the next group's:
-        together the ranges hold every symbol there is, each once.
-    """
-    starts = np.flatnonzero(~symbols.duplicated().to_numpy())
-    wanted = np.arange(0, starts[-1] + 1, rows)
-    edges = [*np.unique(starts[np.searchsorted(starts, wanted)]).tolist(), len(symbols)]
-    for start, end in pairwise(edges):
-        first = symbols.iloc[start] if start > 0 else None
-        yield slice(start, end), (first, symbols.iloc[end] if end < len(symbols) else None)
 
 
 def feature_versions(
@@ -59,7 +56,6 @@ def feature_versions(
     changes: pd.DataFrame,
     market: CrossSection | None,
     params: CleanParams,
-    progress: bool = False,
 ) -> pd.DataFrame:
     """Every version of some symbols' features, each with the instant from which it was known.
 
@@ -81,7 +77,7 @@ def feature_versions(
     changed = cleaned.bars["symbol"].isin(spans["symbol"])
     now = known_bars(versions)[[*BAR_KEY, KNOWN]]
     enough = params.min_history
-    parts = [_known_since(daily_features(cleaned.bars[~changed], progress), now, enough)]
+    parts = [_known_since(daily_features(cleaned.bars[~changed]), now, enough)]
     if len(spans):
         last = spans["until"] == FOREVER
         newest = _known_since(daily_features(cleaned.bars[changed]), now, enough)
@@ -154,63 +150,61 @@ def _changes(tables: list[tuple[pd.Timestamp, pd.DataFrame]]) -> pd.DataFrame:
 
 
 def write_feature_versions(
-    workspace: Workspace, params: CleanParams, group_rows: int = GROUP_ROWS, progress: bool = False
+    workspace: Workspace, params: CleanParams, engine: EngineParams, shard_rows: int = SHARD_ROWS
 ) -> str:
     """Write the versions of the features of all symbols, and the list of their revisions.
 
     Returns:
         a summary for a person: rows, and what was revised.
     """
-    bars = read_parquet(workspace.clean_bars)
-    factors, seals, actions = (
-        read_parquet(path) for path in (workspace.bar_factors, workspace.seals, workspace.bar_actions)
+    ranges = symbol_ranges(workspace.clean_bars, shard_rows)
+    shards = Shards(
+        engine,
+        partial(_shard, str(workspace.root), params),
+        ranges,
+        workspace.feature_shards,
+        [workspace.root / name for name in INPUTS],
+        params.model_dump(mode="json"),
+        CODE,
     )
-    quarantine, events, changes = (
-        read_parquet(path) for path in (workspace.quarantine, workspace.events, workspace.changes)
-    )
-    market = read_cross_section(workspace) if params.verdicts == "all" else None
     revised = []
 
-    def groups() -> Iterator[pa.Table]:
-        for rows, symbols in symbol_groups(bars["symbol"], group_rows):
-            cleaned = Cleaned(bars.iloc[rows], _of(quarantine, symbols), _of(events, symbols))
-            versions = BarVersions(
-                _read(workspace.bar_versions, symbols),
-                _of(factors, symbols),
-                seals,
-                _of(actions, symbols),
-            )
-            rows_of = feature_versions(
-                versions, cleaned, _of(changes, symbols), market, params, progress
-            )
-            revised.append(revisions(rows_of))
-            yield pa.Table.from_pandas(rows_of, preserve_index=False)
+    def versions() -> Iterator[pa.Table]:
+        for tables in shards:
+            revised.append(tables["revisions"].to_pandas())
+            yield tables["versions"]
 
-    _write_groups(groups(), workspace.daily_features)
+    _write_groups(versions(), workspace.daily_features)
     changes = pd.concat(revised, ignore_index=True)
     write_parquet(changes, workspace.revisions)
-    head = f"{len(bars):,} rows of {len(NAMES)} features for {bars['symbol'].nunique():,} symbols"
+    shards.remove()
+    symbols = pq.read_table(workspace.clean_bars, columns=["symbol"])["symbol"]
+    n_symbols = pc.count_distinct(symbols).as_py()
+    head = f"{len(symbols):,} rows of {len(NAMES)} features for {n_symbols:,} symbols"
     return "\n".join([head, *_describe(changes, workspace.revisions)])
 
 
-def _read(path: Path, symbols: Range) -> pd.DataFrame:
-    """The rows of a table, sorted by symbol, of a range of symbols."""
-    first, end = symbols
-    filters = [("symbol", ">=", first)] * (first is not None) + [("symbol", "<", end)] * (
-        end is not None
+def _shard(root: str, params: CleanParams, symbols: Range) -> dict[str, pa.Table]:
+    workspace = Workspace(root)
+    market = read_cross_section(workspace) if params.verdicts == "all" else None
+    bars, quarantine, events, changes, of_bars, factors, actions = (
+        read_range(path, symbols)
+        for path in (
+            workspace.clean_bars,
+            workspace.quarantine,
+            workspace.events,
+            workspace.changes,
+            workspace.bar_versions,
+            workspace.bar_factors,
+            workspace.bar_actions,
+        )
     )
-    return pd.read_parquet(path, filters=filters or None)
-
-
-def _of(rows: pd.DataFrame, symbols: Range) -> pd.DataFrame:
-    """The rows of a range of symbols."""
-    first, end = symbols
-    inside = rows["symbol"].notna()
-    if first is not None:
-        inside &= rows["symbol"] >= first
-    if end is not None:
-        inside &= rows["symbol"] < end
-    return rows[inside]
+    versions = BarVersions(of_bars, factors, read_parquet(workspace.seals), actions)
+    rows = feature_versions(versions, Cleaned(bars, quarantine, events), changes, market, params)
+    return {
+        "versions": pa.Table.from_pandas(rows, preserve_index=False),
+        "revisions": pa.Table.from_pandas(revisions(rows), preserve_index=False),
+    }
 
 
 def _write_groups(groups: Iterator[pa.Table], path: Path) -> None:

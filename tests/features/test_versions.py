@@ -12,14 +12,16 @@ from pitwise.bars.schema import COLUMNS
 from pitwise.bars.versions import BarVersions, bar_versions, known_bars, write_versions
 from pitwise.cleaning import as_of
 from pitwise.cleaning.clean import CleanParams, clean
+from pitwise.engine import EngineParams
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED, KEYS, known, revisions
 from pitwise.features.indicators import NAMES
-from pitwise.features.versions import feature_history, symbol_groups, write_feature_versions
+from pitwise.features.versions import feature_history, write_feature_versions
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, write_parquet
 
 HOUR, DAY = pd.Timedelta(hours=1), pd.Timedelta(days=1)
+ALONE = EngineParams(kind="local", n_jobs=1, address=None)
 RECURSIVE = ["rsi_14", "macd", "macd_signal", "atr_14", "adx_14"]
 
 
@@ -117,7 +119,7 @@ def test_bars_that_no_later_delivery_touches_are_known_as_they_came(params):
 
 
 @pytest.mark.parametrize("rows", [1, 61, 130, 10_000])
-def test_a_history_written_in_groups_is_the_history_made_at_once(tmp_path, params, rows):
+def test_a_history_written_in_shards_is_the_history_made_at_once(tmp_path, params, rows):
     workspace = Workspace(tmp_path)
     versions, history = made(deliveries(), params)
     write_versions(workspace, versions)
@@ -125,27 +127,12 @@ def test_a_history_written_in_groups_is_the_history_made_at_once(tmp_path, param
     tables = (workspace.clean_bars, workspace.quarantine, workspace.events, workspace.changes)
     for table, path in zip((*cleaned, changes), tables, strict=True):
         write_parquet(table, path)
-    summary = write_feature_versions(workspace, params, group_rows=rows)
+    summary = write_feature_versions(workspace, params, ALONE, shard_rows=rows)
     assert f"{len(cleaned.bars)} rows of {len(NAMES)} features for 3 symbols" in summary
     assert "3 bars revised (1 changed, 1 withdrawn, 1 late) of S000, S001" in summary
     assert_frame_equal(pd.read_parquet(workspace.daily_features), history)
     found = pd.read_parquet(workspace.revisions)
     assert_frame_equal(found, revisions(history).reset_index(drop=True), check_dtype=False)
-
-
-@pytest.mark.parametrize("rows", [1, 50, 60, 61, 120, 1000])
-def test_groups_hold_whole_symbols_and_their_ranges_part_all_symbols(rows):
-    symbols = markets.bars(5, 60, seed=5)["symbol"]
-    groups = list(symbol_groups(symbols, rows))
-    assert pd.concat([symbols[part] for part, _ in groups]).equals(symbols)
-    for name in ("A", "S000", "S002X", "S004", "ZZZ"):
-        inside = [
-            (first is None or name >= first) and (end is None or name < end)
-            for _, (first, end) in groups
-        ]
-        assert sum(inside) == 1
-        own = [name in set(symbols[part]) for part, _ in groups]
-        assert not any(own) or own == inside
 
 
 def test_rows_of_no_session_are_no_bars_and_stop_nothing(params):

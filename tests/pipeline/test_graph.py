@@ -118,6 +118,10 @@ def test_what_a_stage_depends_on_is_there(name):
     assert {path for path in code(stage) | locks(stage) if not (ROOT / path).exists()} == set()
 
 
+ENGINE = "engine"
+"""Says where a result is computed, not what it is; so does Ray."""
+
+
 def sections_read(path: Path) -> set[str]:
     """Sections of `params.yaml` that a module loads: literals, or the name of a variable."""
     calls = [
@@ -132,7 +136,7 @@ def sections_read(path: Path) -> set[str]:
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_the_params_sections_it_reads(name, graph):
     stage, _ = STAGES[name]
-    read = set().union(*(sections_read(ROOT / file_of(m)) for m in modules(stage, graph)))
+    read = set().union(*(sections_read(ROOT / file_of(m)) for m in modules(stage, graph))) - {ENGINE}
     # A stage may depend on one key of a section: `evaluate.vault`.
     sections = [path.split(".")[0] for path in paths(stage, "params")]
     declared = {"kind" if name == "${item}" else name for name in sections}
@@ -149,6 +153,8 @@ STATE = {
     "data/raw/truth.parquet",  # of the synthetic source alone
     "data/raw/yfinance",  # what was fetched, so that a retrieval resumes
     "data/feast/online.lock",
+    "data/features/shards",  # what a stage that was stopped goes on from
+    "data/dataset/shards",
     "data/evaluation/folds",  # what a walk-forward that was stopped goes on from
     "data/live/bars.db",
     "data/serving/log",
@@ -197,7 +203,7 @@ def libraries(stage: dict, graph: grimp.ImportGraph) -> set[str]:
         for m in graph.find_modules_directly_imported_by(ours)
         if not is_ours(m)
     }
-    return {m.split(".")[0] for m in imported} - sys.stdlib_module_names
+    return {m.split(".")[0] for m in imported} - sys.stdlib_module_names - {"ray"}
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -14,7 +14,8 @@ def stages_run(shown: str) -> list[str]:
 def test_the_walk_forward_runs_when_it_is_asked_for_and_then_once(default_run, tmp_path):
     run = default_run.copy(tmp_path / "project")
     assert not run.workspace.walk_forward_report.exists()
-    run.change_params("walk_forward", kinds={}, step="year", seeds=1, n_jobs=1)
+    run.change_params("walk_forward", kinds={}, step="year", seeds=1)
+    run.change_params("engine", n_jobs=1)
     run.change_params("backtest", k=2, random_signals=5, bootstrap_samples=100)
     shown = run.run("dvc", "repro", TARGET).stdout
     assert stages_run(shown) == [f"{TARGET}:evaluate_walk_forward", f"{TARGET}:backtest"]

@@ -183,7 +183,7 @@ def new_workspace(folder: Path, **sections: dict) -> Workspace:
     workspace.feast_repo.mkdir(parents=True)
     shutil.copy(PROJECT / "feature_repo/feature_store.yaml", workspace.feast_repo)
     shutil.copy(PROJECT / "params.yaml", workspace.params)
-    change_params(workspace, **sections)
+    change_params(workspace, **{"engine": {"n_jobs": 1}, **sections})
     return workspace
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 from support import small_runs as small
@@ -84,6 +85,9 @@ def work_two_days(folder: Path) -> None:
     )
     publish.main(workspace)
     make("tuesday")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dataset, "SHARD_ROWS", 1)
+        make("tuesday_in_shards")
     make("monday_again", "2024-06-03T22:00:00+00:00")
     make("before_the_second_load", "2024-06-05T00:59:59.999999+03:00")
     make("from_the_second_load_on", "2024-06-04T22:00:00+00:00")
@@ -101,6 +105,13 @@ def work_two_days(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def days(tmp_path_factory) -> Days:
     return Days(Workspace(once(tmp_path_factory, "two_days", work_two_days)), *two_loads())
+
+
+def test_a_set_made_in_shards_is_the_set_made_at_once(days):
+    shards = pq.ParquetFile(days.rows("tuesday_in_shards"))
+    assert shards.num_row_groups == pd.read_parquet(days.rows("tuesday"))["symbol"].nunique() > 1
+    assert shards.read().equals(pq.read_table(days.rows("tuesday")), check_metadata=True)
+    assert not days.workspace.dataset_shards.exists()
 
 
 def test_a_training_set_made_yesterday_is_made_again_bit_for_bit(days):

@@ -34,7 +34,6 @@ SETTINGS = {
     "kinds": {},
     "seeds": 1,
     "embargo_sessions": 2,
-    "n_jobs": 1,
     "bootstrap_samples": 200,
 }
 
@@ -156,7 +155,7 @@ def test_a_finished_walk_forward_fits_nothing_again(finished, tmp_path):
     [
         ("walk_forward", {"seeds": 3}, {"ann"}),
         ("walk_forward", {"bootstrap_seed": 1}, set()),
-        ("walk_forward", {"n_jobs": 2}, set()),
+        ("engine", {"n_jobs": 3}, set()),
         ("walk_forward", {"embargo_sessions": 3}, {"ann", *BASELINES}),
         ("train", {"learning_rate": 0.1}, {"ann"}),
         ("ann", {"hidden": [4, 4]}, {"ann"}),
@@ -296,7 +295,7 @@ def test_fits_in_other_processes_say_the_same(finished, tmp_path):
     workspace = Workspace(tmp_path / "run")
     for name in list(written(workspace))[::2]:  # some fits of every kind
         (workspace.walk_forward_folds / name).unlink()
-    small.change_params(workspace, walk_forward={"n_jobs": 2})
+    small.change_params(workspace, engine={"n_jobs": 2})
     walk_forward.main(workspace)
     assert sha256(workspace.walk_forward_forecasts) == sha256(finished.walk_forward_forecasts)
 
@@ -353,7 +352,6 @@ def test_too_little_data_is_refused_with_what_to_do(tmp_path):
         ("step", "week"),
         ("kinds", {"forest": "quarter"}),
         ("seeds", 0),
-        ("n_jobs", 0),
         ("embargo_sessions", -1),
         ("folds", 3),
     ],

@@ -1,0 +1,162 @@
+"""Tables made in shards of symbols, by the engine; what is finished outlives a kill.
+
+A shard is a range of the sorted symbols with about as many rows, whatever the engine. So the tables are
+the same bytes wherever they were made, and a process has one shard in its memory at a time.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import track
+
+from pitwise.engine import EngineParams, run
+from pitwise.workspace import sha256, synced
+
+T = TypeVar("T")
+Tables = dict[str, pa.Table]
+Range = tuple[str | None, str | None]
+"""Symbols from the first, included, to the second, not included; None: no end."""
+
+CODE = Path(__file__).absolute().parents[1]
+LIBRARIES = ("numpy", "pandas", "pyarrow")
+
+
+def symbol_ranges(path: Path, rows: int) -> list[Range]:
+    """Ranges of about `rows` rows; together they hold every symbol there is, each once.
+
+    Args:
+        path: of a table sorted by `symbol`.
+    """
+    column = pq.read_table(path, columns=["symbol"])["symbol"].combine_chunks()
+    counts = pc.value_counts(column)
+    ends = counts.field("counts").to_numpy().cumsum()
+    starts = ends - counts.field("counts").to_numpy()
+    wanted = np.arange(0, starts[-1] + 1, rows)
+    first = np.unique(np.searchsorted(starts, wanted))
+    symbols = counts.field("values").take(first).to_pylist()
+    return list(pairwise([None, *symbols[1:], None]))
+
+
+def read_range(path: Path, symbols: Range) -> pd.DataFrame:
+    """The rows of a table of a range of symbols; those without a symbol are in none."""
+    first, end = symbols
+    filters = [("symbol", ">=", first or "")]
+    if end is not None:
+        filters.append(("symbol", "<", end))
+    return pd.read_parquet(path, filters=filters)
+
+
+class Shards(Generic[T]):
+    """The tables that a function makes of each shard, in the order of the shards.
+
+    To iterate computes what is missing, once; a second time reads what is there.
+
+    Args:
+        function: of a module; what it needs it reads from the workspace's folder.
+        folder: where finished shards are kept, so that a run that was killed goes on from them.
+        files: what the function reads, where it is there. Shards that were made of other files, of other
+            `depends`, which JSON can hold, or by other `code`, files and folders of ours, count for
+            nothing.
+    """
+
+    def __init__(
+        self,
+        engine: EngineParams,
+        function: Callable[[T], Tables],
+        shards: Sequence[T],
+        folder: Path,
+        files: Sequence[Path],
+        depends: dict[str, Any],
+        code: Sequence[str],
+    ):
+        self.engine, self.function, self.shards = engine, function, shards
+        self._root = folder
+        self._only: Tables | None = None
+        if len(shards) > 1:
+            self.folder = folder / _identity(shards, files, depends, code)
+
+    def __iter__(self) -> Iterator[Tables]:
+        if len(self.shards) == 1:  # is not worth another process
+            self._only = self._only or self.function(self.shards[0])
+            yield self._only
+            return
+        self._begin()
+        paths = [self.folder / f"{number:04}" for number in range(len(self.shards))]
+        missing = [path for path in paths if not path.exists()]
+        tasks = [(self.shards[int(path.name)], path) for path in missing]
+        made = run(self.engine, partial(_made, self.function), tasks, ordered=True)
+        hidden = not missing or not sys.stderr.isatty()
+        shown = track(paths, "shards", console=Console(stderr=True), transient=True, disable=hidden)
+        for path in shown:
+            if path in missing:
+                next(made)
+            yield _read(path)
+
+    def _begin(self) -> None:
+        if self._root.exists():
+            for other in self._root.iterdir():
+                if other != self.folder:
+                    shutil.rmtree(other)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for half in self.folder.glob(".*"):
+            shutil.rmtree(half)
+
+    def remove(self) -> None:
+        """Of no more use: what was made of them is on the disk."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+def _identity(
+    shards: Sequence[Any], files: Sequence[Path], depends: dict[str, Any], code: Sequence[str]
+) -> str:
+    sources = [path for name in code for path in (CODE / name, *sorted((CODE / name).rglob("*.py")))]
+    text = json.dumps(
+        {
+            "shards": list(shards),
+            "files": [sha256(path) if path.exists() else None for path in files],
+            "depends": depends,
+            "code": [sha256(path) for path in sources if path.is_file()],
+            "libraries": [version(name) for name in LIBRARIES],
+        },
+        sort_keys=True,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _made(function: Callable[[T], Tables], task: tuple[T, Path]) -> None:
+    """Compute a shard and keep it, whole or not at all."""
+    shard, path = task
+    tables = function(shard)
+    half = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
+    for name, table in tables.items():
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(half / name, table.schema, options=options) as writer:
+            writer.write_table(table)
+        synced(half / name)
+    try:
+        half.rename(path)
+    except OSError:
+        # A cluster that lost sight of a node has computed the shard twice; both say the same.
+        if not path.exists():
+            raise
+        shutil.rmtree(half)
+    synced(path.parent)
+
+
+def _read(path: Path) -> Tables:
+    return {file.name: pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in path.iterdir()}
