@@ -146,8 +146,8 @@ def calendar_begins(workspace: Workspace) -> Any:
 
 @contextmanager
 def _own_duckdb() -> Iterator[None]:
-    """A database of its own for what Feast reads: DuckDB keeps that for as long as it is connected, 290 MB
-    of the S&P 500 file, and a service would have it for good."""
+    """A database of its own for what Feast reads: DuckDB keeps that for as long as it is connected, of the
+    S&P 500 file 290 MB, and a service would have it for good."""
     import ibis
 
     before = ibis.options.default_backend
