@@ -113,7 +113,7 @@ def materialize(workspace: Workspace, store: Any) -> None:
     with (
         redirect_stdout(sys.stdout if sys.stdout.isatty() else io.StringIO()),
         _replacing_rows(workspace, store),
-        _own_duckdb(),
+        own_duckdb(),
     ):
         if CALENDAR_VIEW in {view.name for view in store.list_feature_views()}:
             # With the rows of events that are no longer in the calendar.
@@ -145,9 +145,9 @@ def calendar_begins(workspace: Workspace) -> Any:
 
 
 @contextmanager
-def _own_duckdb() -> Iterator[None]:
-    """A database of its own for what Feast reads: DuckDB keeps that for as long as it is connected, of the
-    S&P 500 file 290 MB, and a service would have it for good."""
+def own_duckdb() -> Iterator[None]:
+    """A database of its own for what Feast reads in the block: DuckDB keeps that for as long as it is
+    connected, 290 MB of the S&P 500 file."""
     import ibis
 
     before = ibis.options.default_backend

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import AwareDatetime, Field
 
 from feature_repo.calendar_events import calendar_kinds, point_in_time_events
-from feature_repo.store import open_store
+from feature_repo.store import open_store, own_duckdb
 from pitwise.engine import engine_of
 from pitwise.errors import DataError, StoreError
 from pitwise.evaluation.labels import LabelParams, labels
@@ -194,9 +194,10 @@ def _of_symbols(
         ends, served = as_served(history, seals, window)
     else:
         ends, served = as_served(daily, seals[:0], window)
-    rows = point_in_time_rows(store, daily[[*KEYS, *FACTORS]])
-    if kinds := calendar_kinds(workspace):
-        rows = pd.concat([rows, point_in_time_events(store, rows, kinds)], axis=1)
+    with own_duckdb():
+        rows = point_in_time_rows(store, daily[[*KEYS, *FACTORS]])
+        if kinds := calendar_kinds(workspace):
+            rows = pd.concat([rows, point_in_time_events(store, rows, kinds)], axis=1)
     answers = daily[[*KEYS, "open", "close", "price_factor", "segment"]]
     of_universe = members(read_universe(workspace), daily)
     return labelled(rows, answers, ends & of_universe, horizon), served

@@ -10,7 +10,7 @@ FACTORS = ["price_factor", "share_factor"]
 """What puts a session's prices and shares on the basis of its symbol's first session."""
 
 
-def daily_features(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
+def daily_features(bars: pd.DataFrame) -> pd.DataFrame:
     """Features of every symbol and session, each on the share basis of its own session.
 
     They are computed on the basis of the symbol's first session, which what comes later does not move,
@@ -25,7 +25,7 @@ def daily_features(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
     """
     price, shares = (bars[name].to_numpy("float64") for name in FACTORS)
     dollars = bars["close"] * bars["volume"]
-    features = compute(on_first_basis(bars).assign(dollars=dollars), progress)
+    features = compute(on_first_basis(bars).assign(dollars=dollars))
     for feature in FEATURES:
         if feature in BARS:
             features[feature.name] = bars[feature.name].to_numpy("float64")

@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from rich.progress import track
 from ta.utils import _ema as ta_ema
 
 from pitwise.features.rolling import highest, lowest, share, skewness, smoothed, std, total, wilder
@@ -402,14 +401,13 @@ def _batches(edges: list[int]) -> Iterator[np.ndarray]:
     yield np.array(edges[first:])
 
 
-def compute(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
+def compute(bars: pd.DataFrame) -> pd.DataFrame:
     """The features of every row. A history starts anew with each symbol and each of its segments.
 
     Args:
         bars: (n,) rows sorted by symbol and date: symbol, open, high, low, close, volume and, where
             histories break, segment; where prices or volumes are not those traded, `dollars`, the close
             times the volume that were.
-        progress: show a bar while at it.
 
     Returns:
         (n, n_features) float64 in the order of `FEATURES`; NaN where a feature lacks its history.
@@ -418,8 +416,7 @@ def compute(bars: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
     dollars = bars.get("dollars", bars["close"] * bars["volume"])
     columns["dollars"] = dollars.to_numpy("float64")
     table = np.empty((len(FEATURES), len(bars)))
-    batches = list(_batches(_run_edges(bars)))
-    for edges in track(batches, "features", transient=True, disable=not progress):
+    for edges in _batches(_run_edges(bars)):
         rows, lengths = slice(edges[0], edges[-1]), np.diff(edges)
         is_bar = np.arange(lengths.max(initial=0)) < lengths[:, None]
         run = {}
