@@ -4,7 +4,10 @@ Wants a finished `runs/csv` with its walk-forward (`dvc repro walk_forward/dvc.y
 one kind in the first year of the walk-forward are the record that the later weeks are held against; each
 of those weeks is then judged as `pitwise report` would have judged it.
 
-play: the weeks as they were, with their verdicts.
+play: the weeks as they were, with their verdicts. With --retrain one fit serves in place of the
+walk-forward's, made as the pipeline makes it of what was known before; where a week says retrain,
+another one is made and the gate compares the two. With --turned the first one's ranking is upside down
+from a day on.
 break: each week broken in each of several ways, and whether the report names it.
 alarms: drift alone. How often it alarms where nothing changed (years of resampled calm sessions), and
 how often it sees a planted shift in its first week, beside PSI at 0.25 and Evidently's own default.
@@ -15,6 +18,7 @@ import argparse
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +26,7 @@ import pyarrow.parquet as pq
 
 from monitoring.families import FAMILIES
 from monitoring.features import watched_sketch
+from monitoring.findings import TODO
 from monitoring.health import bar_health
 from monitoring.judge import judge
 from monitoring.material import Material, Model
@@ -34,8 +39,15 @@ from monitoring.weeks import Week
 from pitwise.bars.calendar import session_close, session_date, session_days, session_number
 from pitwise.bars.versions import read_versions
 from pitwise.evaluation.sessions import SESSION, by_session, mean_of_seeds
+from pitwise.evaluation.walk_forward import Fold
+from pitwise.registry.findings import describe
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, read_parquet
+from training.dataset import DatasetParams
+from training.folds import forecast_fold
+from training.gate import Candidate, decide
+from training.register import RegisterParams
+from training.walk_forward import SeedParams, WalkForwardParams, tasks
 
 RECORD_YEAR = 2016
 SECTOR = 60
@@ -55,10 +67,12 @@ def forecasts_of(workspace: Workspace, kind: str) -> pd.DataFrame:
     """The walk-forward's forecasts of a kind as the log would hold them, one version."""
     path = workspace.walk_forward_forecasts
     table = mean_of_seeds(pq.read_table(path, filters=[("kind", "=", kind)]).to_pandas())
-    days = session_date(session_number(session_days(table[SESSION])) + 1)
-    return table.assign(
-        for_session=days, model_version="1", role="champion", scale=np.nan, horizon=1
-    ).drop(columns=["fold", "kind"])
+    return as_logged(table.assign(scale=np.nan).drop(columns=["fold", "kind"]), "1")
+
+
+def as_logged(said: pd.DataFrame, version: str) -> pd.DataFrame:
+    days = session_date(session_number(session_days(said[SESSION])) + 1)
+    return said.assign(for_session=days, model_version=version, role="champion", horizon=1)
 
 
 class Market:
@@ -74,7 +88,19 @@ class Market:
         in_record = said[SESSION].dt.year == RECORD_YEAR
         self.record, self.said = said[in_record], said[~in_record].drop(columns=["label", "label_open"])
 
-    def material(self, delivered: pd.DataFrame, said: pd.DataFrame, last: Week) -> Material:
+    def material(
+        self,
+        delivered: pd.DataFrame,
+        said: pd.DataFrame,
+        last: Week,
+        tested: dict[str, pd.DataFrame] | None = None,
+    ) -> Material:
+        """What the weeks up to the last are judged by.
+
+        Args:
+            tested: by version, its own forecasts of test dates; by default the record.
+        """
+        tested = tested or {"1": self.record}
         health = bar_health(delivered)
         symbols = self.clean["date"].value_counts().sort_index()
         return Material(
@@ -82,9 +108,9 @@ class Market:
             bars=health.set_axis(pd.DatetimeIndex(session_close(health.index.to_series())), axis=0),
             symbols=symbols.set_axis(pd.DatetimeIndex(session_close(symbols.index.to_series()))),
             forecasts=matured(said, self.clean, last.end),
-            models={"1": Model("1", kind="kind")},
+            models={version: Model(version, kind="kind") for version in tested},
             expected={"kind": by_session(self.record, 1)},
-            tested={"1": self.record},
+            tested=tested,
             set_aside=pd.DataFrame({"date": [], "reason": [], "n": [], "share": []}),
             seals=self.seals,
         )
@@ -109,6 +135,101 @@ def play(market: Market, params: MonitorParams) -> None:
             print(f"  {document['verdict']:5}{document['reason']}")
     seconds = time.perf_counter() - begun
     print(f"{len(weeks)} weeks: {dict(counted)}; {seconds:.0f} s, of which {read:.0f} s reading\n")
+
+
+class Fit(NamedTuple):
+    """A model, with its forecasts of all sessions that it has not seen."""
+
+    version: str
+    kind: str
+    last: pd.Timestamp
+    """Session that its training and validation end with."""
+    said: pd.DataFrame
+
+    def known(self, market: Market, end: pd.Timestamp) -> pd.DataFrame:
+        """Its forecasts whose outcome was known at an instant, with it."""
+        rows = matured(self.said[self.said[SESSION] <= end].reset_index(drop=True), market.clean, end)
+        return rows[rows["label"].notna()]
+
+    def candidate(self, market: Market, end: pd.Timestamp, since: pd.Timestamp) -> Candidate:
+        """As the gate sees it at an instant, on the sessions from another one on."""
+        known = self.known(market, end)
+        ic = by_session(known[known[SESSION] >= since], 1)["rank_ic"]
+        days = ic.set_axis(pd.DatetimeIndex(session_days(ic.index.to_series())))
+        return Candidate(self.version, self.kind, "recipe", 0.0, 0.0, f"{self.last:%Y-%m-%d}", days)
+
+
+class Trainer:
+    """Fits of one kind as the pipeline makes them: its last share of what is known is for the gate."""
+
+    def __init__(self, workspace: Workspace, kind: str):
+        self.root = str(workspace.root)
+        self.test_fraction = load_params(workspace, "dataset", DatasetParams).test_fraction
+        self.seed = load_params(workspace, "train", SeedParams).seed
+        made = tasks(workspace, load_params(workspace, "walk_forward", WalkForwardParams))
+        self.recipe = next(task.recipe for task in made if task.recipe.kind == kind)
+        folds = [task.fold for task in made if task.recipe.kind == kind]
+        self.sessions = folds[0].train
+        for fold in folds:
+            self.sessions = self.sessions.union(fold.train).union(fold.test)
+
+    def fit(self, version: str, end: pd.Timestamp) -> Fit:
+        """On what was known at an instant."""
+        known = int((self.sessions <= end).sum()) - self.recipe.horizon
+        first = known - round(self.test_fraction * known)
+        train = self.sessions[: first - self.recipe.embargo - self.recipe.horizon]
+        fold = Fold(0, train, self.sessions[first:])
+        said = forecast_fold(self.root, self.recipe, fold, self.seed)
+        said = said[said["split"] == "test"].drop(columns="split")
+        return Fit(version, self.recipe.kind, train[-1], as_logged(said.reset_index(drop=True), version))
+
+
+def play_retraining(
+    workspace: Workspace, market: Market, params: MonitorParams, kind: str, turned: str | None
+) -> None:
+    """The weeks with one fit, and another in its place where a week asks for it and the gate agrees.
+
+    Args:
+        turned: day from which the first fit ranks the symbols upside down.
+    """
+    trainer = Trainer(workspace, kind)
+    rules = load_params(workspace, "register", RegisterParams).rules()
+    weeks = weeks_of(market.said)
+    begin, last = market.said[SESSION].min(), weeks[-1]
+    champion = trainer.fit("1", begin - pd.Timedelta(days=1))
+    if turned:
+        wrong = champion.said[SESSION] >= pd.Timestamp(turned, tz="UTC")
+        score = champion.said["score"].where(~wrong, -champion.said["score"])
+        champion = champion._replace(said=champion.said.assign(score=score))
+    log = champion.said[champion.said[SESSION] >= begin]
+    tested = {champion.version: champion.known(market, begin)}
+    material = market.material(market.delivered, log.reset_index(drop=True), last, tested)
+    print(f"version 1 was fitted up to {champion.last:%Y-%m-%d}\n")
+    print("| week | verdict | version | what happened |\n|---|---|---|---|")
+    counted: Counter[str] = Counter()
+    for week in weeks:
+        document = judge(material, week, params).document
+        counted[document["verdict"]] += 1
+        happened = document["reason"]
+        if document["todo"] == TODO["retrain"]:
+            other = trainer.fit(str(int(champion.version) + 1), week.end)
+            since = other.said[SESSION].min()
+            decision = decide(
+                [other.candidate(market, week.end, since)],
+                champion.candidate(market, week.end, since),
+                None,
+                rules,
+            )
+            happened += f" Fitted anew up to {other.last:%Y-%m-%d}: {describe(decision.findings[0])}"
+            if decision.promoted:
+                champion = other
+                later = other.said[other.said[SESSION] > week.end]
+                log = pd.concat([log[log[SESSION] <= week.end], later])
+                tested |= {other.version: other.known(market, week.end)}
+                material = market.material(market.delivered, log.reset_index(drop=True), last, tested)
+        if document["verdict"] != "ok":
+            print(f"| {week} | {document['verdict']} | {document['model_version']} | {happened} |")
+    print(f"\n{len(weeks)} weeks: {dict(counted)}\n")
 
 
 def scale_ten(bars: pd.DataFrame, hit: pd.Series, rng: np.random.Generator) -> pd.DataFrame:
@@ -310,6 +431,8 @@ if __name__ == "__main__":
     parser.add_argument("workspace", type=Path)
     parser.add_argument("what", nargs="+", choices=["play", "break", "alarms", "losses"])
     parser.add_argument("--kind", default="gradient_boosting")
+    parser.add_argument("--retrain", action="store_true", help="play one fit, not the walk-forward")
+    parser.add_argument("--turned", help="day from which the one fit's ranking is upside down")
     parser.add_argument("--swap", default="ridge", help="kind that takes the other's place")
     parser.add_argument("--weeks", type=int, default=10, help="to break")
     parser.add_argument("--years", type=int, default=20, help="of calm sessions")
@@ -317,7 +440,9 @@ if __name__ == "__main__":
     of = Workspace(arguments.workspace)
     settings = load_params(of, "monitor", MonitorParams)
     whole = Market(of, settings, arguments.kind)
-    if "play" in arguments.what:
+    if "play" in arguments.what and arguments.retrain:
+        play_retraining(of, whole, settings, arguments.kind, arguments.turned)
+    elif "play" in arguments.what:
         play(whole, settings)
     if "break" in arguments.what:
         breaking(whole, settings, arguments.weeks, forecasts_of(of, arguments.swap))

@@ -1,10 +1,9 @@
-"""How much a forecast leans on each feature: what is left of it when a feature is exchanged.
+"""How much a forecast leans on each feature, and a transformer on each session of its window.
 
-Beside it stands what the feature itself says of the returns: where the two part, model and market no
-longer agree.
-
-A feature's whole windows are exchanged among the symbols of a session, never between sessions, so that
-what the market did that day stays as it was.
+For a feature it is what is left of the forecast when the feature is exchanged. Beside it stands what the
+feature itself says of the returns: where the two part, model and market no longer agree. A feature's
+whole windows are exchanged among the symbols of a session, never between sessions, so that what the
+market did that day stays as it was.
 Source: Breiman (2001), Random forests; Fisher, Rudin and Dominici (2019), All models are wrong.
 """
 
@@ -75,6 +74,22 @@ def permutation_importance(
             }
         )
     return pd.DataFrame(rows).sort_values("moved", ascending=False, ignore_index=True)
+
+
+def attention_by_session(shares: np.ndarray, sessions: np.ndarray) -> pd.DataFrame:
+    """How much each session of the window has to do with what a transformer said in a week.
+
+    Args:
+        shares: (n, window), oldest session first, see `pitwise.registry.attention`.
+        sessions: (n,) numbers, as in `Windows`.
+
+    Returns:
+        by `back`, sessions before the window's last one, from 0 on: `share`, the mean of the sessions'
+        means, and `share_se`, its standard error over sessions; NaN where there is one session alone.
+    """
+    means = pd.DataFrame(shares.astype(float)).groupby(sessions).mean().to_numpy()[:, ::-1]
+    found = pd.DataFrame([_mean_and_error(column) for column in means.T], columns=["share", "share_se"])
+    return found.rename_axis("back").reset_index()
 
 
 def _mean_and_error(by_session: np.ndarray) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -40,6 +41,8 @@ class Model:
     kind: str | None = None
     identity: str | None = None
     """SHA-256 of the file it was registered as, where it is that one."""
+    file: Path | None = None
+    """That file, where it is here."""
     registered: RegisteredModel | None = None
     """None where it cannot be fetched."""
     problem: str | None = None
@@ -216,6 +219,7 @@ def read_models(workspace: Workspace, shown: list[str]) -> dict[str, Model]:
                 )
                 continue
             model.identity = recorded
+            model.file = file[0] if file else None
             if promoted and recorded not in promoted:
                 model.problem = "model_unknown"
                 model.text = (

@@ -3,6 +3,7 @@
 Like the other pages it opens offline and needs no script; everything in it is escaped.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ WIDTH, HEIGHT = 480, 120
 
 
 class Line(NamedTuple):
-    """A figure over time, drawn in a box of WIDTH by HEIGHT."""
+    """A figure over time or over the sessions of a window, drawn in a box of WIDTH by HEIGHT."""
 
     points: str
     reference: float | None
@@ -76,6 +77,7 @@ def week_page(judged: Judged, before: dict[str, Any] | None) -> str:
         bars=_health_rows(document),
         service=_service_rows(document.get("service") or {}),
         importance=_importance(document.get("importance") or {}, before),
+        attention=_attention(document.get("importance") or {}, before),
         shown=SHOWN,
         text=_text,
     )
@@ -131,7 +133,12 @@ def _accuracy_rows(accuracy: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _line(values: pd.Series, reference: float | None, form: str = "+.3f") -> Line | None:
+def _line(
+    values: pd.Series,
+    reference: float | None,
+    form: str = "+.3f",
+    end: Callable[[Any], str] = "{:%Y-%m-%d}".format,
+) -> Line | None:
     values = values.dropna()
     if len(values) < 2:
         return None
@@ -150,8 +157,8 @@ def _line(values: pd.Series, reference: float | None, form: str = "+.3f") -> Lin
         at(0.0),
         _text(low, form),
         _text(high, form),
-        f"{values.index[0]:%Y-%m-%d}",
-        f"{values.index[-1]:%Y-%m-%d}",
+        end(values.index[0]),
+        end(values.index[-1]),
     )
 
 
@@ -251,3 +258,25 @@ def _importance(now: dict[str, Any], before: dict[str, Any] | None) -> list[dict
         }
         for row in now.get("importance", [])
     ]
+
+
+def _attention(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The shares over the window, and the largest as rows; None where the champion has no attention."""
+    shares = now.get("attention", [])
+    if not shares:
+        return None
+    rows = ((before or {}).get("importance") or {}).get("attention", [])
+    earlier = {row["back"]: row["share"] for row in rows}
+    over_window = pd.Series({row["back"]: row["share"] for row in reversed(shares)})
+    return {
+        "line": _line(over_window, 1 / len(shares), ".1%", "{} back".format),
+        "rows": [
+            {
+                "back": row["back"],
+                "share": _text(row["share"], ".2%"),
+                "change": _text(row["share"] - earlier.get(row["back"], np.nan), "+.2%"),
+                "noise": _text(row["share_se"], ".2%"),
+            }
+            for row in sorted(shares, key=lambda row: -row["share"])
+        ],
+    }

@@ -8,7 +8,7 @@ from monitoring.features import watched_rows
 from monitoring.findings import Finding
 from monitoring.judge import Judged, again, judge
 from monitoring.material import Material, read_material
-from monitoring.rerun import rerun
+from monitoring.rerun import NOT_RUN, rerun
 from monitoring.service import ERRORS_SHARE, of_week, since_start
 from monitoring.settings import LogParams, MonitorParams
 from monitoring.sketch import WITHIN
@@ -33,7 +33,6 @@ WEEKS = Artifact("data/monitoring/weeks")
 MATURED = Artifact("data/monitoring/matured.parquet")
 EVIDENTLY = Artifact("data/monitoring/evidently")
 PAGES = Artifact("reports/weeks")
-NOT_RUN: dict[str, Any] = {"n": 0, "differ": None, "importance": []}
 NOT_JUDGED = "<!doctype html><title>Drift</title><p>Dataset Drift is not judged: {reason}.</p>\n"
 
 
@@ -131,9 +130,8 @@ def _run_again(
     if model is None or model.registered is None or rows.empty:
         return dict(NOT_RUN)
     try:
-        found, findings = rerun(
-            workspace, model.registered, rows, material.seals, params.importance_windows, params.seed
-        )
+        most, seed, file = params.importance_windows, params.seed, model.file
+        found, findings = rerun(workspace, model.registered, rows, material.seals, most, seed, file)
     except PitwiseError as error:
         again(judged, [Finding("note", "unread", f"The model was not run again: {one_line(error)}")])
         return dict(NOT_RUN)

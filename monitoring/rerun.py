@@ -1,6 +1,7 @@
 """The model run again on the windows that were served: are the logged forecasts its own, and of what?"""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,20 +9,24 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from monitoring.findings import Finding
-from monitoring.importance import Windows, permutation_importance
+from monitoring.importance import Windows, attention_by_session, permutation_importance
 from pitwise.errors import DataError
 from pitwise.evaluation.sessions import SESSION
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import CREATED, KEYS, known
 from pitwise.features.windows import WindowRows, window_ends
+from pitwise.registry.attention import attention
 from pitwise.registry.contract import run_onnx
 from pitwise.registry.model import RegisteredModel
 from pitwise.workspace import Workspace
 
+TRANSFORMER = "transformer"
+"""The kind that has attention."""
 SAME = 1e-5
 """Largest difference of a log return that is rounding."""
 MOST_DIFFER = 0.5
 SOME_DIFFER = 0.05
+NOT_RUN: dict[str, Any] = {"n": 0, "differ": None, "importance": [], "attention": []}
 
 
 def served_windows(
@@ -79,16 +84,18 @@ def rerun(
     seals: pd.DataFrame,
     most: int,
     seed: int,
+    file: Path | None = None,
 ) -> tuple[dict[str, Any], list[Finding]]:
     """Whether the log's forecasts are the model's, and what they lean on.
 
     Args:
         rows: matured or not, of this version: of the sessions to look at.
         most: windows; of more, some symbols are drawn, the same in each session.
+        file: `model.onnx` of the version, without which its attention is not told.
 
     Returns:
         `n`, `differ` (share whose log return is another), `importance` (see `permutation_importance`),
-        and findings.
+        `attention` (see `attention_by_session`; empty where the kind has none), and findings.
     """
     sessions = rows[SESSION].nunique()
     symbols = np.sort(rows["symbol"].unique())
@@ -98,7 +105,7 @@ def rerun(
         rows = rows[rows["symbol"].isin(chosen)]
     windows, rows = served_windows(workspace, model, rows, seals)
     if rows.empty:
-        return {"n": 0, "differ": None, "importance": []}, []
+        return dict(NOT_RUN), []
     said = run_onnx(model.session, windows.values)["log_return"]
     differ = float(np.mean(np.abs(said - rows["log_return"].to_numpy(float)) > SAME))
     findings = []
@@ -109,8 +116,16 @@ def rerun(
         text = f"{differ:.0%} of the forecasts were made of other features than the files have"
         findings.append(Finding("warn", "other_windows", text))
     ranked = permutation_importance(model.session, windows, model.features, seed)
-    records = [
+    found = {"n": len(rows), "differ": differ, "importance": _records(ranked), "attention": []}
+    if model.kind == TRANSFORMER and file is not None:
+        shares = attention(file, windows.values)
+        found["attention"] = _records(attention_by_session(shares, windows.sessions))
+    return found, findings
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows for a JSON document, which has no NaN."""
+    return [
         {key: None if value != value else value for key, value in row.items()}
-        for row in ranked.to_dict("records")
+        for row in table.to_dict("records")
     ]
-    return {"n": len(rows), "differ": differ, "importance": records}, findings

@@ -15,7 +15,7 @@ from serving.web.sources import Sources
 from serving.web.walked import WalkForward
 
 IMPORTANT = 12
-"""Features in the table of importance."""
+"""Features in the table of importance, and sessions in that of attention."""
 FEWEST = 10
 """Sessions of a quarter that has an interval."""
 WIDE, HIGH, MARGIN, SIDE = 640, 180, 12, 220
@@ -29,6 +29,8 @@ def model_view(when: Moment, state: MarketState, sources: Sources) -> dict[str, 
     walked, report = sources.walk_forward(kind), sources.document("metrics/walk_forward.json")
     week, signals = sources.week(when.instant), sources.document("metrics/signals.json")
     promotions = [line for line in sources.promotions() if _by(line["at"], when)]
+    importance = (week or {}).get("importance", {})
+    attention = sorted(importance.get("attention", []), key=lambda row: -row["share"])
     quarters = []
     if walked and (last := _last_with_outcome(when, state, sources)):
         quarters = by_quarter(walked, last)
@@ -50,7 +52,9 @@ def model_view(when: Moment, state: MarketState, sources: Sources) -> dict[str, 
         ],
         "challenger": (sources.document("metrics/registration.json") or {}).get("challenger"),
         "by_version": accuracy((week or {}).get("accuracy", {}).get("by_version") or {}, ""),
-        "importance": (week or {}).get("importance", {}).get("importance", [])[:IMPORTANT],
+        "importance": importance.get("importance", [])[:IMPORTANT],
+        "attention": attention[:IMPORTANT],
+        "alike": 1 / len(attention) if attention else None,
         "week": week,
         "promotions": promotions[::-1],
     }

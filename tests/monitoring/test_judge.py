@@ -1,6 +1,7 @@
 """A week judged: what is broken is named, what cannot be told is not."""
 
 import json
+import re
 import sys
 import threading
 from dataclasses import replace
@@ -24,6 +25,7 @@ from pitwise.evaluation.sessions import by_session
 
 WEEK = Week.named("2024-W23")
 SYMBOLS = 25
+LEANT_ON = {"feature": "f", "moved": 0.1, "moved_se": 0.01, "lost": None, "lost_se": None}
 PARAMS = MonitorParams(
     reference_sessions=120,
     min_reference_sessions=60,
@@ -124,6 +126,19 @@ def test_a_quiet_week_is_ok_and_held_against_what_was_expected(quiet):
     page = week_page(quiet, None)
     assert "nothing is beyond its limits" in page
     assert "http" not in page
+
+
+def test_attention_stands_beside_that_of_the_week_before(quiet):
+    def told(shares):
+        rows = [{"back": at, "share": share, "share_se": 0.01} for at, share in enumerate(shares)]
+        return {"importance": {"n": 5, "differ": 0.0, "importance": [LEANT_ON], "attention": rows}}
+
+    judged = replace(quiet, document=quiet.document | told([0.3, 0.7]))
+    rows = re.findall(r"<tr><th scope=\"row\">(\d)</th>(.*?)</tr>", week_page(judged, told([0.4, 0.6])))
+    cells = {back: re.findall(r">([^<]+)</td>", row) for back, row in rows}
+    assert cells == {"1": ["70.00%", "+10.00%", "1.00%"], "0": ["30.00%", "−10.00%", "1.00%"]}
+    assert list(cells) == ["1", "0"]
+    assert "Attention" not in week_page(replace(quiet, document=quiet.document | told([])), None)
 
 
 def test_what_is_known_later_changes_nothing(calm):

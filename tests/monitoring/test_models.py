@@ -1,7 +1,9 @@
 """Is the version that answered the model it was registered as, and are the logged forecasts its own?"""
 
+import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from onnx import helper, numpy_helper
 from support.models_by_hand import FEATURES, WINDOW, contract, onnx_model, register, registry
 from support.workspaces import new_run
 
@@ -48,7 +51,7 @@ def test_a_version_is_held_against_the_file_it_was_registered_as(workspace, tmp_
     found = read_models(workspace, ["1", "2", "3", "9"])
     problems = {name: model.problem for name, model in found.items()}
     assert problems == {"1": None, "2": "model_changed", "3": "model_unknown", "9": "model_gone"}
-    assert found["1"].identity == recorded
+    assert found["1"].identity == recorded == sha256(found["1"].file)
     assert recorded[:12] in found["2"].text
 
 
@@ -66,9 +69,9 @@ def daily() -> pd.DataFrame:
     )
 
 
-def test_logged_forecasts_are_those_of_the_model_on_the_windows_as_they_were(workspace, tmp_path):
-    onnx.save(onnx_model(), tmp_path / "model.onnx")
-    session = open_onnx(tmp_path / "model.onnx", threads=1)
+def served(workspace: Workspace, file: Path) -> tuple[RegisteredModel, dict, np.ndarray]:
+    """The model of a file, what `rerun` takes of the last two sessions, and their windows."""
+    session = open_onnx(file, threads=1)
     model = RegisteredModel("1", "by_hand", FEATURES, WINDOW, session, {})
     table = daily()
     last = table["event_timestamp"] >= table["event_timestamp"].unique()[-2]
@@ -89,16 +92,50 @@ def test_logged_forecasts_are_those_of_the_model_on_the_windows_as_they_were(wor
         ["symbol", "event_timestamp", "created_timestamp"]
     )
     write_parquet(history, workspace.daily_features)
+    return model, {"rows": rows, "seals": seals, "most": 100, "seed": 1}, windows
 
-    found, findings = rerun(workspace, model, rows, seals, most=100, seed=1)
+
+def test_logged_forecasts_are_those_of_the_model_on_the_windows_as_they_were(workspace, tmp_path):
+    onnx.save(onnx_model(), tmp_path / "model.onnx")
+    model, given, _ = served(workspace, tmp_path / "model.onnx")
+    rows = given["rows"]
+    found, findings = rerun(workspace, model, **given)
     assert (found["n"], found["differ"], findings) == (6, 0.0, [])
     assert {row["feature"] for row in found["importance"]} == set(FEATURES)
     other = rows.assign(log_return=rows["log_return"] + 0.001)
-    found, findings = rerun(workspace, model, other, seals, most=100, seed=1)
+    found, findings = rerun(workspace, model, **given | {"rows": other})
     assert (found["differ"], [f.kind for f in findings]) == (1.0, ["not_of_the_model"])
     one = rows.assign(log_return=rows["log_return"] + 0.001 * (rows.index == 0))
-    found, findings = rerun(workspace, model, one, seals, most=100, seed=1)
+    found, findings = rerun(workspace, model, **given | {"rows": one})
     assert [f.kind for f in findings] == ["other_windows"]
+
+
+def test_the_attention_of_a_transformer_is_told_by_sessions_back(workspace, tmp_path):
+    graph = onnx_model()  # looks at a session the more, the larger the mean of its features is
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([2], "int64"), "of_features"))
+    graph.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["windows", "of_features"], ["by_session"], keepdims=0),
+            helper.make_node("Mul", ["by_session", "millionth"], ["looked_at"]),
+            helper.make_node("Softmax", ["looked_at"], ["attention"]),
+        ]
+    )
+    file = tmp_path / "model.onnx"
+    onnx.save(graph, file)
+    model, given, windows = served(workspace, file)
+    assert rerun(workspace, model, **given, file=file)[0]["attention"] == []
+    told = rerun(workspace, replace(model, kind="transformer"), **given, file=file)[0]["attention"]
+
+    weights = np.exp(windows.astype(float).mean(axis=2) / 1e6)
+    shares = weights / weights.sum(axis=1, keepdims=True)
+    # Rows are by symbol, of each its two sessions.
+    first, second = shares[::2].mean(axis=0)[::-1], shares[1::2].mean(axis=0)[::-1]
+    assert [row["back"] for row in told] == list(range(WINDOW))
+    np.testing.assert_allclose([row["share"] for row in told], (first + second) / 2, rtol=1e-5)
+    # The standard error of two values' mean is half their distance.
+    noise = [row["share_se"] for row in told]
+    np.testing.assert_allclose(noise, np.abs(first - second) / 2, atol=1e-7)
+    json.dumps(told, allow_nan=False)
 
 
 def test_a_worse_model_is_trained_anew_where_that_is_wanted(workspace, monkeypatch):

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from support.fake_service import fake_app, fake_service
 
 from pitwise.errors import StoreError
-from pitwise.workspace import Workspace
+from pitwise.workspace import Workspace, write_json
 from serving.http.auth import add_key, revoke_key
 from serving.http.middleware import COOKIE, PAGES, needed_scope
 
@@ -66,6 +66,21 @@ def test_without_files_a_page_says_what_to_run(tmp_path, address):
         answer = client.get(address)
     assert answer.status_code == 200, answer.text
     assert re.search("run <code>(dvc repro|pitwise run)", answer.text)
+
+
+def test_the_model_page_tells_where_a_transformer_looks(tmp_path):
+    shares = [{"back": at, "share": share, "share_se": None} for at, share in enumerate([0.3, 0.6, 0.1])]
+    week = {"week": "2013-W43", "as_known_at": "2013-10-25T20:00:00+00:00"}
+    week["importance"] = {"importance": [], "attention": shares}
+    workspace = Workspace(tmp_path)
+    write_json(week, workspace.path("data/monitoring/weeks/2013-W43.json"))
+    service = replace(fake_service(), workspace=workspace)
+    with TestClient(fake_app(tmp_path, service)) as client:
+        page = words(client.get("/model").text)
+    assert (
+        "Did all count alike, each would have 33.3%. sessions back share, % 1 60.00 0 30.00 2 10.00"
+        in page
+    )
 
 
 def test_the_table_has_the_markets_forecasts_and_they_are_in_the_log_first(client, service):
