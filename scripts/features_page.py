@@ -101,8 +101,8 @@ So the last three are not in the table. Neither is anything across the market; o
 | ranks within the session beside the values | +0.0006 (0.3) | -0.0002 (-0.1) |
 
 None of these adds, so none is built: a value of the whole market would make each forecast wait for the
-whole market. All in all 21 looks at the same two years, and size and momentum change slowly: the
-figures flatter.
+whole market. Size and momentum change slowly, and these two years were looked at often
+([evidence](evidence.md)): the figures flatter.
 """
 
 
