@@ -62,7 +62,7 @@ and dividends are taken out of prices, splits out of volumes.
 | percent, ratio, index | neither | as it is |
 | log | the dollars traded, of which it is the logarithm | as it is |
 
-Each is then standardised with the training dates' mean and deviation and clipped at 8 deviations. All
+Each is then standardised with the training dates' mean and deviation and clipped at 5 deviations. All
 of this happens inside the ONNX graph: what is looked up online goes in raw.
 
 ## What they are worth
