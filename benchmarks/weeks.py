@@ -49,7 +49,8 @@ from training.gate import Candidate, decide
 from training.register import RegisterParams
 from training.walk_forward import SeedParams, WalkForwardParams, tasks
 
-RECORD_YEAR = 2016
+RECORD = "2016-12-31"
+"""The last day of the walk-forward's record, that later weeks are held against."""
 SECTOR = 60
 """Symbols whose prices come ten times too large: about a sector."""
 SEED = 7
@@ -78,14 +79,14 @@ def as_logged(said: pd.DataFrame, version: str) -> pd.DataFrame:
 class Market:
     """What the weeks are made of, so that some of it can be broken."""
 
-    def __init__(self, workspace: Workspace, params: MonitorParams, kind: str):
+    def __init__(self, workspace: Workspace, params: MonitorParams, kind: str, record: str = RECORD):
         versions = read_versions(workspace)
         self.delivered = versions.bars.drop_duplicates(["symbol", "date"])
         self.clean = read_parquet(workspace.clean_bars, BAR)
         self.seals = versions.seals
         self.features = watched_sketch(workspace, params, versions.seals)
         said = forecasts_of(workspace, kind)
-        in_record = said[SESSION].dt.year == RECORD_YEAR
+        in_record = session_days(said[SESSION]) <= record
         self.record, self.said = said[in_record], said[~in_record].drop(columns=["label", "label_open"])
 
     def material(
@@ -431,6 +432,7 @@ if __name__ == "__main__":
     parser.add_argument("workspace", type=Path)
     parser.add_argument("what", nargs="+", choices=["play", "break", "alarms", "losses"])
     parser.add_argument("--kind", default="gradient_boosting")
+    parser.add_argument("--record", default=RECORD, help="the last day of the record")
     parser.add_argument("--retrain", action="store_true", help="play one fit, not the walk-forward")
     parser.add_argument("--turned", help="day from which the one fit's ranking is upside down")
     parser.add_argument("--swap", default="ridge", help="kind that takes the other's place")
@@ -439,7 +441,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     of = Workspace(arguments.workspace)
     settings = load_params(of, "monitor", MonitorParams)
-    whole = Market(of, settings, arguments.kind)
+    whole = Market(of, settings, arguments.kind, arguments.record)
     if "play" in arguments.what and arguments.retrain:
         play_retraining(of, whole, settings, arguments.kind, arguments.turned)
     elif "play" in arguments.what:

@@ -151,6 +151,7 @@ def test_years_before_the_fit_are_new_where_its_first_session_is_known():
     assert seen_by_fit(instants, fit, 1).tolist() == [True, True, True, True, False, False]
 
 
+@pytest.mark.usefixtures("report")  # the first time it counts the trial in the ledger
 def test_nothing_of_the_workspace_is_changed(workspace, prices):
     def files() -> dict[str, str]:
         """All but the registry's, which MLflow touches as it reads."""
