@@ -10,8 +10,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
-import psutil
-import pyarrow as pa
 from filelock import Timeout
 
 from pitwise.bars.__main__ import BarParams
@@ -30,6 +28,7 @@ from pitwise.workspace import Workspace, pushed_folder, read_json, read_parquet
 from serving.inference.marks import Marks, stored_suspects, unusual_of
 from serving.live.journal import Journal
 from serving.lock import acquired_lock
+from serving.memory import give_back
 from serving.state.errors import BusyError
 from serving.state.market import PartStatus
 from serving.supervised import Loop
@@ -369,8 +368,7 @@ class LiveBars:
         self._is_loading = False
         self._finish()
         # Loading takes twice what is kept, and the rest would stay with this process until it ends.
-        pa.default_memory_pool().release_unused()
-        psutil.heap_trim()
+        give_back()
 
     def _taken(
         self, bars: pd.DataFrame, now: pd.Timestamp, withdrawn: bool = False

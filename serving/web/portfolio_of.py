@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from serving.http.risk_of import FIELD, NICENESS
-from serving.web.sources import give_back
+from serving.memory import give_back
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,6 +12,7 @@ import numpy as np
 from pitwise.errors import StoreError, one_line
 from pitwise.registry.findings import Finding, describe
 from pitwise.workspace import Workspace, read_lines
+from serving.memory import give_back
 from serving.web.bars import BarHistory
 from serving.web.columns import columns_of
 from serving.web.files import Files, document, rows, stamp_of
@@ -219,12 +220,3 @@ def _promotions(path: Path) -> list[dict[str, Any]]:
 
 def _trials(path: Path) -> list[dict[str, Any]]:
     return read_lines(path, lambda entry: "recipe" in entry, "trial")
-
-
-def give_back() -> None:
-    """Give back the memory that pages took beyond what is kept."""
-    import psutil
-    import pyarrow as pa
-
-    pa.default_memory_pool().release_unused()
-    psutil.heap_trim()

@@ -9,6 +9,7 @@ import numpy as np
 
 from serving.http.service import History
 from serving.log.served_log import Shown
+from serving.memory import give_back
 from serving.state.market import MarketState
 from serving.web.bars import NUMBERS, SymbolBars
 from serving.web.forecasts import Market
@@ -16,7 +17,7 @@ from serving.web.moment import Moment
 from serving.web.outlook import LEVELS, Outlook
 from serving.web.past import Call, calls_of, score, signalled
 from serving.web.risk import risk_view
-from serving.web.sources import Sources, give_back
+from serving.web.sources import Sources
 
 MOST = 6
 """Features that a chart shows at once."""
