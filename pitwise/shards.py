@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pitwise.engine import EngineParams, run
-from pitwise.workspace import sha256, synced
+from pitwise.workspace import read_parquet, sha256, synced
 
 T = TypeVar("T")
 Tables = dict[str, pa.Table]
@@ -58,7 +58,7 @@ def read_range(path: Path, symbols: Range) -> pd.DataFrame:
     filters = [("symbol", ">=", first or "")]
     if end is not None:
         filters.append(("symbol", "<", end))
-    return pd.read_parquet(path, filters=filters)
+    return read_parquet(path, filters=filters)
 
 
 class Shards(Generic[T]):

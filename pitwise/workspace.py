@@ -188,17 +188,26 @@ def write_parquet(frame: "pd.DataFrame | pa.Table", path: Path) -> None:
         pq.write_table(table, temporary, coerce_timestamps="us", allow_truncated_timestamps=True)
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
+def read_parquet(
+    path: Path, columns: list[str] | None = None, filters: list[tuple[str, str, Any]] | None = None
+) -> "pd.DataFrame":
     """Read a table an earlier stage wrote.
+
+    Args:
+        filters: of the rows wanted, as `pandas.read_parquet` takes them.
 
     Raises:
         DataError: it is not there or not readable.
     """
     import pandas as pd
     import pyarrow as pa
+    from pyarrow.fs import LocalFileSystem
 
+    # Without a file system pandas hands over a file of Python's. A thread of Arrow's may let go of it
+    # when the interpreter has ended, and a short command then dies of SIGABRT after its work is done.
+    files = LocalFileSystem()
     try:
-        return pd.read_parquet(path, columns=columns)
+        return pd.read_parquet(path, columns=columns, filters=filters, filesystem=files)
     except FileNotFoundError as error:
         raise DataError(f"{path}: is not there. Run `dvc repro` to make it.") from error
     except (pa.ArrowInvalid, OSError) as error:

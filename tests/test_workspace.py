@@ -269,6 +269,23 @@ def test_a_document_with_a_nan_is_not_written(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_arrow_opens_a_table_itself(tmp_path):
+    """A thread of Arrow's may let go of a file of Python's after the interpreter's end, and abort."""
+    path = tmp_path / "t.parquet"
+    write_parquet(pd.DataFrame({"x": [1]}), path)
+    opens = []
+
+    def audit(event, arguments):
+        if event == "open" and arguments[0] == str(path):
+            opens.append(arguments)
+
+    sys.addaudithook(audit)
+    assert read_parquet(path)["x"].tolist() == [1]
+    assert opens == []
+    path.read_bytes()
+    assert len(opens) == 1  # that the hook hears what it should
+
+
 @pytest.mark.parametrize("read", [read_parquet, read_json])
 def test_a_missing_artifact_names_the_command_that_makes_it(tmp_path, read):
     with pytest.raises(DataError, match=r"absent: is not there\. Run `dvc repro`"):

@@ -190,8 +190,8 @@ def inputs_of(
 
     def groups() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         for symbols in symbol_filters(workspace.dataset_rows, GROUP_ROWS):
-            rows = pd.read_parquet(workspace.dataset_rows, columns=COLUMNS, filters=symbols)
-            served = pd.read_parquet(workspace.served_rows, filters=symbols)
+            rows = read_parquet(workspace.dataset_rows, columns=COLUMNS, filters=symbols)
+            served = read_parquet(workspace.served_rows, filters=symbols)
             yield rows.assign(split=np.where(_in(rows, train), "train", "")), served
 
     return select(*seen_in_training(groups(), window), params, horizon)["features"]

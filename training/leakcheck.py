@@ -339,8 +339,8 @@ def _training_groups(
     columns = [*KEYS, *NAMES, *FACTORS, ENDS, "split", "label"]
     for symbols in symbol_filters(workspace.dataset_rows, GROUP_ROWS):
         past = [*(symbols or []), ("event_timestamp", "<=", last)]
-        rows = pd.read_parquet(workspace.dataset_rows, columns=columns, filters=past)
-        served = pd.read_parquet(workspace.served_rows, filters=past)
+        rows = read_parquet(workspace.dataset_rows, columns=columns, filters=past)
+        served = read_parquet(workspace.served_rows, filters=past)
         yield rows.assign(label=rows["label"].where(rows["split"] == "train")), served
 
 

@@ -89,8 +89,8 @@ def example_windows(workspace: Workspace, features: Sequence[str], window: int) 
     """Windows of one symbol as MLflow shows them: (2 or 1, window, n_features) float64."""
     ends = read_parquet(workspace.dataset_rows, ["symbol", ENDS])
     of_one = [("symbol", "=", ends.loc[ends[ENDS], "symbol"].iloc[0])]
-    rows = pd.read_parquet(workspace.dataset_rows, filters=of_one)
-    served = pd.read_parquet(workspace.served_rows, filters=of_one)
+    rows = read_parquet(workspace.dataset_rows, filters=of_one)
+    served = read_parquet(workspace.served_rows, filters=of_one)
     windows = ServedWindows(rows, served, features)
     return windows.gather(windows.ends(window)[-2:], window).astype("float64")
 
@@ -172,7 +172,7 @@ def walked(workspace: Workspace, kinds: set[str], horizon: int) -> WalkForward |
     recipes = report.get("recipes", {})
 
     def rank_ic(kind: str) -> pd.Series:
-        said = pd.read_parquet(workspace.walk_forward_forecasts, filters=[("kind", "==", kind)])
+        said = read_parquet(workspace.walk_forward_forecasts, filters=[("kind", "==", kind)])
         return rank_ic_by_day(mean_of_seeds(said))
 
     return WalkForward(

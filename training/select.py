@@ -19,7 +19,7 @@ from pitwise.features.indicators import BY_NAME, NAMES
 from pitwise.features.scale_free import scale_free
 from pitwise.features.served import ENDS, ServedWindows
 from pitwise.stage import Params, load_params, run_stage
-from pitwise.workspace import Workspace, read_json, replacing, write_json
+from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json
 from training.groups import symbol_filters
 
 CLOSE = NAMES.index("close")
@@ -355,7 +355,7 @@ def main(workspace: Workspace) -> None:
     names = [*KEYS, *NAMES, *FACTORS, ENDS, "split", "label"]
     groups = (
         tuple(
-            pd.read_parquet(path, columns=columns, filters=symbols)
+            read_parquet(path, columns=columns, filters=symbols)
             for path, columns in ((workspace.dataset_rows, names), (workspace.served_rows, None))
         )
         for symbols in symbol_filters(workspace.dataset_rows, GROUP_ROWS)

@@ -32,7 +32,7 @@ def past_forecasts(
     known = ["log_return", "p_up", "label"]
     report, forecasts = workspace.walk_forward_report, workspace.walk_forward_forecasts
     if report.exists() and forecasts.exists() and read_json(report).get("horizon", 1) == horizon:
-        said = pd.read_parquet(forecasts, filters=[("kind", "==", kind)])
+        said = read_parquet(forecasts, filters=[("kind", "==", kind)])
         said = said[said["seed"] == said["seed"].min()].dropna(subset=known)
         if len(said):
             return said.reindex(columns=columns), "walk-forward"

@@ -706,7 +706,7 @@ def _history(workspace: Workspace, since: pd.Timestamp) -> pd.DataFrame:
     daily = workspace.daily_features
 
     def parts() -> Iterator[pd.DataFrame]:
-        yield pd.read_parquet(daily, filters=[("event_timestamp", ">=", since)])
+        yield read_parquet(daily, filters=[("event_timestamp", ">=", since)])
         for path in pushed_folder(daily).glob("*.parquet"):
             if path.stem >= f"{since:%Y-%m-%d}":
                 yield read_parquet(path)
