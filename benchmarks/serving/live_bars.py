@@ -49,7 +49,8 @@ def main(workspace: Workspace, sessions: int, bars: int) -> None:
         scratch = published(workspace, Path(folder) / "scratch", raw[raw["date"] < live_days[0]])
         correction_sessions = load_params(scratch, "serve", ServeParams).correction_sessions
         live = LiveBars(scratch, open_store(scratch), correction_sessions)
-        # As the service does: what was imported stays, and is not gone through by each collection.
+        # As the service does: fewer copies, and what was imported is not gone through by each collection.
+        pd.options.mode.copy_on_write = True
         gc.collect()
         gc.freeze()
         whole = [timed(live, raw[raw["date"] == day]) for day in live_days[:-1]][1:]

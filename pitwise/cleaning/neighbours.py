@@ -241,11 +241,12 @@ class Neighbours:
     def beyond(self, market: Market) -> np.ndarray:
         """Log return of the close beyond the market's in the sessions since the bar before; (n,)."""
         move = self.log_return - market.at(self.session).move
+        moves, end = np.append(market.move, 0.0), len(market.move)  # `Market.at` would make it each time
         with np.errstate(invalid="ignore"):
             several = np.flatnonzero((self.step > 1) & (self.step <= LONGEST_ABSENCE))
         for row in several:
             since = self.session[row] - np.arange(self.step[row])
-            move[row] = self.log_return[row] - market.at(since).move.sum()
+            move[row] = self.log_return[row] - moves[np.minimum(since.astype(int), end)].sum()
         return move
 
     def usual_noise(self, rows: np.ndarray, move: np.ndarray | None = None) -> np.ndarray:

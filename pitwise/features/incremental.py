@@ -994,7 +994,7 @@ def _fewer(held: SymbolRows, codes: np.ndarray, first: np.ndarray, judged: np.nd
     mixed = of.astype("uint64") << np.uint64(50)
     for each in (high, low):
         mixed = (mixed ^ (mixed >> np.uint64(29)) ^ each.view("uint64")) * np.uint64(0x9E3779B97F4A7C15)
-    alike = pd.Series(mixed).duplicated().to_numpy()
+    alike = pd.Series(mixed).duplicated().to_numpy(copy=True)
     # Of two alike bars the first, too, is judged by the bars before it.
     inside = position >= DESCRIBED
     alike[inside] &= ~pd.Series(mixed[inside]).duplicated().to_numpy()

@@ -184,6 +184,7 @@ class Writer:
 
 def run(control: Control, name: str, root: Path, params: ServeParams, folder: Path) -> None:
     """Be the writer of the workspace at `root` until the supervisor says so, or has died."""
+    pd.options.mode.copy_on_write = True  # a session of bars takes fewer copies
     # Of the readers; Feast would have this process keep its values in files too.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     with _closing(Writer(Workspace(root), params, folder, control.is_first)) as writer:

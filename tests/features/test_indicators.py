@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import markets
 from ta.momentum import RSIIndicator, StochasticOscillator
-from ta.trend import MACD, ADXIndicator
+from ta.trend import MACD, ADXIndicator, EMAIndicator
 from ta.volatility import AverageTrueRange, BollingerBands
 from ta.volume import MFIIndicator, OnBalanceVolumeIndicator
 
@@ -24,7 +24,9 @@ from pitwise.features.indicators import (
     SIGNALS,
     Unit,
     compute,
+    ema,
 )
+from pitwise.features.rolling import MANY_RUNS
 
 ISSUE = """
     price_change, price_change_pct, daily_return, high_low_range, high_low_pct, sma_5, sma_10, sma_20,
@@ -472,3 +474,15 @@ def test_daily_features_carry_symbol_and_close_of_each_bar(market):
     assert daily["event_timestamp"].dt.date.tolist() == market["date"].dt.date.tolist()
     assert set(daily["event_timestamp"].dt.hour) == {17, 20, 21}  # half a day, summer, winter
     assert bits(daily[NAMES]) == bits(compute(market))
+
+
+def test_exponential_means_of_many_runs_are_those_of_ta_to_the_bit():
+    """Runs that begin late, stand still and end early, as where one exponential mean is of another."""
+    runs = np.random.default_rng(5).normal(size=(MANY_RUNS, 120))
+    runs[:, :25] = np.nan
+    runs[10:20, 40:60] = 7.0
+    runs[-10:, 100:] = np.nan
+    alone = np.vstack([EMAIndicator(pd.Series(run), 9).ema_indicator() for run in runs])
+    there = ~np.isnan(runs)
+    assert ema(runs, 9)[there].tobytes() == alone[there].tobytes()
+    assert np.isnan(ema(runs, 9)[:, :33]).all()
