@@ -337,6 +337,9 @@ class LiveBars:
     def _watch(self) -> None:
         with self.locked(self._wait_seconds):
             self._refresh()
+        # A session of bars takes 40 MiB for a moment, and of several such moments the C library would
+        # keep 200.
+        give_back()
 
     def _load(self) -> None:
         """The market as the pipeline left it, and what has landed since. Where it fails, nothing
