@@ -36,7 +36,7 @@ from pitwise.evaluation.luck import (
     probabilistic_sharpe_ratio,
     track,
 )
-from pitwise.evaluation.sessions import COLUMNS, by_session, mean_of_seeds
+from pitwise.evaluation.sessions import COLUMNS, by_session, mean_of_seeds, price_errors
 from pitwise.evaluation.trials import Trial, record_trials, recorded_trials, trial
 from pitwise.evaluation.walk_forward import Fold, Step, first_test_session, folds
 from pitwise.features.history import KEYS
@@ -272,6 +272,7 @@ def main(workspace: Workspace) -> None:
     earlier = promotions(workspace)
     report |= {
         "paired": _paired(rank_ic, list(baselines(horizon)), horizon, params),
+        "price_error_less_persistence": _less_persistence(means, horizon, params),
         "confidence_set": model_confidence_set(
             pd.DataFrame(rank_ic), horizon, params.bootstrap_samples, params.bootstrap_seed
         ),
@@ -375,6 +376,20 @@ def _paired(
             if other != kind
         }
         for kind, ours in rank_ic.items()
+    }
+
+
+def _less_persistence(
+    means: dict[str, pd.DataFrame], horizon: int, params: WalkForwardParams
+) -> dict[str, dict]:
+    """Each kind's mean absolute price error less persistence's, in points of percent: kind →
+    difference, t, ci95."""
+    errors = {kind: price_errors(mean) for kind, mean in means.items()}
+    samples, seed = params.bootstrap_samples, params.bootstrap_seed
+    return {
+        kind: paired(ours, errors["persistence"], horizon, samples, seed)
+        for kind, ours in errors.items()
+        if kind != "persistence"
     }
 
 

@@ -88,6 +88,18 @@ def by_session(table: pd.DataFrame, horizon: int, label: str = "label") -> pd.Da
     )
 
 
+def price_errors(table: pd.DataFrame) -> pd.Series:
+    """Each session's mean absolute error of the price, in percent of the actual one; by session.
+
+    Args:
+        table: as of `by_session`, with `log_return` and `label`. Rows without either take no part.
+    """
+    known = table.dropna(subset=["log_return", "label"])
+    # The price level cancels: |close e^said - close e^came| / (close e^came).
+    errors = 100 * np.expm1(known["log_return"] - known["label"]).abs()
+    return errors.groupby(known[SESSION]).mean()
+
+
 def hit_rates(scores: Array, returns: Array, sessions: Array) -> Array:
     """Share of each session's symbols that are on the side of the median that the score says.
 

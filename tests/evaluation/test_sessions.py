@@ -188,3 +188,18 @@ def test_seeds_that_were_not_averaged_are_refused():
     table = ten_symbols([(-0.005, 0.01), (0.002, 0.007)])
     with pytest.raises(DataError, match="several forecasts of one symbol and session"):
         sessions.by_session(pd.concat([table, table]), 1)
+
+
+def test_price_errors_by_hand():
+    # A price that rises by a quarter, where no move is forecast, is missed by 1 - 1 / 1.25 = 20% of the
+    # actual one, one that falls by half by 100%; one that rises by a tenth as forecast by nothing.
+    table = pd.DataFrame(
+        {
+            "event_timestamp": [DAYS[0], DAYS[0], DAYS[1], DAYS[1], DAYS[2]],
+            "log_return": [0, 0, math.log(1.1), math.nan, 0],
+            "label": [math.log(1.25), math.log(0.5), math.log(1.1), 0.3, math.nan],
+        }
+    )
+    found = sessions.price_errors(table)
+    assert found.index.tolist() == [DAYS[0], DAYS[1]]
+    assert found.tolist() == pytest.approx([60, 0])

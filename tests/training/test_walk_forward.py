@@ -115,6 +115,7 @@ def test_the_report_has_every_figure_of_every_kind_and_their_differences(finishe
     kinds = {"ann", *BASELINES}
     others = {"paired", "trials", "first_session", "last_session", "champion", "recipes", "horizon"}
     others |= {"confidence_set", "psr", "dsr", "expected_max_sharpe", "effective_trials", "survivorship"}
+    others |= {"price_error_less_persistence"}
     assert set(report) == kinds | others
     assert set(report["recipes"]) == set(report["psr"]) == set(report["dsr"]) == kinds
     assert all(set(report[kind]) == set(FIGURES) for kind in kinds)
@@ -122,6 +123,9 @@ def test_the_report_has_every_figure_of_every_kind_and_their_differences(finishe
         kind: set(BASELINES) - {kind} for kind in kinds
     }
     assert set(report["paired"]["ann"]["ridge"]) == {"difference", "t", "ci95"}
+    errors = report["price_error_less_persistence"]
+    assert set(errors) == kinds - {"persistence"}
+    assert errors["ann"]["ci95"][0] <= errors["ann"]["difference"] <= errors["ann"]["ci95"][1]
     assert report["first_session"] == "2014-11-03"
     assert report["champion"] is None
     assert report["trials"] == 6
