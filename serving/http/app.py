@@ -33,7 +33,7 @@ from serving.http.routes.stream import add_stream
 from serving.http.service import Service
 from serving.http.signals import Signals
 from serving.settings import ServeParams
-from serving.web.routes import add_web
+from serving.web.router import add_web
 from serving.web.sources import Sources
 
 WATCHED_SECONDS = 1.0
