@@ -197,7 +197,8 @@ class Client:
         """What a portfolio, given by weights or by holdings, can lose, from the service's clean bars.
 
         Args:
-            weights: by symbol, below 0 is short; they sum to 1. A pandas Series too.
+            weights: by symbol, below 0 is short; they sum to 1, or to 0 (dollar-neutral). A pandas
+                Series too.
             holdings: shares by symbol, worth their last close.
             value: of weights, in US dollars.
 

@@ -24,7 +24,12 @@ def risk(
     value: Annotated[
         float | None, typer.Option(help="Of the portfolio, in dollars. Default: 1, or of the shares.")
     ] = None,
-    window: Annotated[int, typer.Option(min=250, help="Sessions behind a value at risk.")] = 500,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=250, help="Sessions behind a value at risk. Default: risk.window of params.yaml."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
@@ -33,7 +38,8 @@ def risk(
 
     Value at risk and expected shortfall by four methods, each beside its
     back-test; drawdown, volatility to come, betas, clusters, what each holding
-    adds, and falls of the past. From this workspace's clean bars.
+    adds, and falls of the past. From this workspace's clean bars. Where weights
+    sum to 0, losses are shares of the gross exposure.
 
     Example: pitwise risk --weights w.csv --value 1e6
     """
@@ -41,10 +47,14 @@ def risk(
 
     from pitwise.decisions.holdings import market, read_weights
     from pitwise.decisions.risk import risk_report
+    from pitwise.decisions.risk_stage import RiskParams
+    from pitwise.stage import load_params
 
     if (weights is None) == (symbol is None):
         raise typer.BadParameter("one of --weights and --symbol is needed.")
-    found = market(Workspace(Path.cwd()))
+    workspace = Workspace(Path.cwd())
+    window = window or load_params(workspace, "risk", RiskParams).window
+    found = market(workspace)
     if weights is not None:
         held, worth = read_weights(weights.expanduser(), found.close)
         if worth is not None and value is not None:

@@ -11,7 +11,7 @@ from pitwise.errors import DataError
 from pitwise.workspace import Workspace, read_parquet
 
 TOLERANCE = 1e-3
-"""How far the sum of weights may be from 1; within it they are scaled to 1."""
+"""How far the sum of weights may be from 1, or from 0; within it they are scaled."""
 STALE = 5
 """Sessions without a bar at the end of the history that are a halt; with more a symbol is gone."""
 
@@ -45,15 +45,15 @@ def market(workspace: Workspace) -> Market:
 def read_weights(path: Path, close: pd.Series) -> tuple[pd.Series, float | None]:
     """Weights of a csv with columns `symbol` and `weight`, or `symbol` and `shares`.
 
-    A short position is below 0. Weights must sum to 1, up to `TOLERANCE`, and are then scaled to it; of
-    shares the weight is their value at the last close over the value of all.
+    A short position is below 0. Of shares the weight is their value at the last close over the value of
+    all, or over the gross exposure where longs and shorts cancel. See `checked_weights`.
 
     Args:
         close: last traded price of each symbol.
 
     Returns:
-        weight of each symbol that has one other than 0, and the value of the shares in dollars (None for
-        weights).
+        weight of each symbol that has one other than 0, and what the weights of shares are fractions of
+        in dollars (None for weights).
 
     Raises:
         DataError: the file cannot be read so; the message names the file and the line or symbol.
@@ -90,28 +90,47 @@ def weights_of(
     if kind == "weight":
         return checked_weights(held, close.index, where), None
     value = held * close[held.index]
+    if is_neutral(value):
+        gross = float(value.abs().sum())
+        return value / gross, gross
     total = float(value.sum())
     if held.empty or total <= 0:
         raise DataError(
-            f"{where}: the holdings are worth {total:,.2f}; their risk needs a value above 0."
+            f"{where}: the holdings are worth {total:,.2f}; their risk needs a value above 0, or longs "
+            "and shorts that cancel."
         )
     return value / total, total
 
 
 def checked_weights(weights: pd.Series, known: pd.Index, where: str = "weights") -> pd.Series:
-    """Weights that sum to 1 to the last digit.
+    """Weights that sum to 1 to the last digit; or of a dollar-neutral portfolio, fractions of the gross.
+
+    A portfolio whose longs and shorts cancel has no value for its losses to be a fraction of. They are
+    told as a fraction of its gross exposure, longs and shorts added, so the weights are scaled until
+    their absolute values sum to 1.
 
     Raises:
-        DataError: they do not sum to 1 up to `TOLERANCE`, or a symbol is unknown or named twice.
+        DataError: they sum neither to 1 nor to 0, up to `TOLERANCE`, or a symbol is unknown or named
+            twice.
     """
     _check_symbols(weights.index, known, where)
+    if is_neutral(weights):
+        return weights / weights.abs().sum()
     total = float(weights.to_numpy(float).sum())  # pandas leaves NaN out
     if not abs(total - 1) <= TOLERANCE:
         raise DataError(
-            f"{where}: the weights sum to {total:.6g}, and should to 1 (within {TOLERANCE}). "
-            "Scale them, or give a column `shares` in place of `weight`."
+            f"{where}: the weights sum to {total:.6g}, and should to 1, or to 0 for a dollar-neutral "
+            f"portfolio (within {TOLERANCE}). Scale them, or give a column `shares` in place of "
+            "`weight`."
         )
     return weights / total
+
+
+def is_neutral(amounts: pd.Series) -> bool:
+    """Whether longs and shorts cancel, up to `TOLERANCE` of the two added."""
+    values = amounts.to_numpy(float)
+    gross = np.abs(values).sum()
+    return bool(gross > 0 and abs(values.sum()) <= TOLERANCE * gross)
 
 
 def held_returns(

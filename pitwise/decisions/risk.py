@@ -7,7 +7,7 @@ import pandas as pd
 
 from pitwise.decisions import contributions, drawdown, factors, stress, var
 from pitwise.decisions.backtest_var import judged, past_fits, past_simulated, past_vars
-from pitwise.decisions.holdings import checked_weights, held_returns
+from pitwise.decisions.holdings import checked_weights, held_returns, is_neutral
 from pitwise.decisions.volatility import Garch, annual, ewma, fan, fit_garch
 from pitwise.errors import DataError
 
@@ -27,6 +27,7 @@ FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
 MATRIX = 50
 """Symbols up to which the document has the correlation matrix."""
 FILTER_FALLBACK = "GARCH(1,1) did not converge: filtered by EWMA"
+NEUTRAL = "Longs and shorts cancel: all is told as a share of the gross exposure, the two added."
 
 Document = dict[str, Any]
 
@@ -47,8 +48,9 @@ def risk_report(
 
     Args:
         returns: simple returns of the market, sessions x symbols, oldest first; NaN where there is none.
-        weights: of the symbols held, by symbol; below 0 is short; they sum to 1.
-        value: of the portfolio, in money.
+        weights: of the symbols held, by symbol; below 0 is short; they sum to 1, or to 0: see
+            `holdings.checked_weights`.
+        value: of the portfolio, in money; its gross exposure where the weights sum to 0.
         market: the market's return in each session; the mean of all symbols by default.
         window: sessions behind a value at risk.
         seed: draws the simulated paths.
@@ -61,8 +63,8 @@ def risk_report(
         contributions, stress (`episodes`, `shocks`, `factors`), notes. The page "Risk" has each key.
 
     Raises:
-        DataError: weights that do not sum to 1, an unknown symbol, too short a history, a symbol that no
-            longer trades, or a portfolio whose value never changed.
+        DataError: weights that sum neither to 1 nor to 0, an unknown symbol, too short a history, a
+            symbol that no longer trades, or a portfolio whose value never changed.
         StoreError: arch is not installed.
     """
     if not (np.isfinite(value) and value > 0):
@@ -99,7 +101,7 @@ def risk_report(
                 portfolio, factors.factor_returns(returns[-window - factors.YEAR :])
             ),
         },
-        "notes": _notes(held, absent, shortest, len(returns)),
+        "notes": [NEUTRAL] * is_neutral(weights) + _notes(held, absent, shortest, len(returns)),
     }
 
 

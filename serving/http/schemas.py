@@ -202,7 +202,7 @@ class RiskRequest(_Request):
     )
     weights: dict[Symbol, Amount] = Field(
         {},
-        description="By symbol; below 0 is short; they sum to 1.",
+        description="By symbol; below 0 is short; they sum to 1, or to 0 (dollar-neutral).",
         examples=[{"AAPL": 1.0}],
         json_schema_extra={"minProperties": 1},
     )

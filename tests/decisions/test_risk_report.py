@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from support.project import with_params
 from typer.testing import CliRunner
 
 from pitwise.decisions import backtest_var, cli, contributions, risk, stress, var
@@ -95,6 +96,8 @@ def test_weights_and_shares_are_read(tmp_path):
         ("symbol,weight\nA,1\nB,many\n", "line 3: weight 'many'"),
         ("symbol,weight\nA,inf\n", "line 2"),
         ("symbol,shares\nA,1\nB,-1\n", "worth -10.00"),
+        ("symbol,weight\nA,0\nB,0\n", "sum to 0, and should"),
+        ("symbol,weight\nA,1\nB,-0.99\n", "sum to 0.01"),
         ("symbol,weight,shares\nA,1,1\n", "one of `weight` and `shares`"),
         ("", "cannot be read"),
     ],
@@ -104,6 +107,29 @@ def test_bad_weights_are_told(tmp_path, text, said):
     path.write_text(text)
     with pytest.raises(DataError, match=said):
         read_weights(path, CLOSE)
+
+
+def test_weights_that_cancel_are_fractions_of_the_gross_exposure(tmp_path):
+    path = tmp_path / "w.csv"
+    path.write_text("symbol,weight\nA,2\nB,-1.5\nC,-0.5\n")
+    weights, value = read_weights(path, CLOSE)
+    assert (weights.to_dict(), value) == ({"A": 0.5, "B": -0.375, "C": -0.125}, None)
+    path.write_text("symbol,shares\nA,30\nB,-15\n")  # 300 dollars long, 300 short
+    weights, value = read_weights(path, CLOSE)
+    assert (weights.to_dict(), value) == ({"A": 0.5, "B": -0.5}, 600)
+
+
+def test_a_dollar_neutral_portfolio_loses_a_share_of_its_gross_exposure(monkeypatch):
+    for module in (risk, backtest_var):
+        monkeypatch.setattr(module, "fit_garch", lambda *args, **options: None)  # EWMA takes no time
+    a, b = np.full(260, 0.01), np.full(260, 0.005)
+    a[::20], b[::20] = -0.04, 0.02  # a dollar long in A and one short in B lose 6 cents, of 2 dollars
+    market = pd.DataFrame({"A": a, "B": b}, index=pd.bdate_range("2015-01-02", periods=260))
+    report = risk_report(market, pd.Series({"A": 1.0, "B": -1.0}), 2e6)
+    row = next(r for r in report["var"] if (r["method"], r["level"]) == ("historical", 0.99))
+    assert (row["var"], row["var_value"]) == (pytest.approx(0.03), pytest.approx(60_000))
+    assert {part["symbol"]: part["weight"] for part in report["contributions"]} == {"A": 0.5, "B": -0.5}
+    assert report["notes"][0] == risk.NEUTRAL
 
 
 def test_weights_that_are_nan_do_not_sum():
@@ -183,6 +209,8 @@ def test_the_command_tells_the_risk_of_a_workspace(tmp_path, monkeypatch, return
     factor = np.where(split, 2.0, 1.0)  # one share of A became two
     bars["close"] /= factor
     write_parquet(bars.assign(price_factor=factor, segment=0), tmp_path / "data/clean/bars.parquet")
+    with_params(tmp_path, risk={"holdings": None, "window": 252})
+    monkeypatch.setattr(risk, "LEAST", 5)  # the history is one of 259 sessions
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.csv").write_text("symbol,shares\nA,3\n")
     found = CliRunner().invoke(cli.app, ["--weights", "w.csv", "--json"])
@@ -192,7 +220,8 @@ def test_the_command_tells_the_risk_of_a_workspace(tmp_path, monkeypatch, return
     worst = {
         row["by"]: row for row in report["var"] if row["method"] == "historical" and row["level"] == 0.99
     }
-    own = returns["A"].to_numpy()[10:260]  # the last 250: the split is no return
+    assert report["window"] == 252
+    own = returns["A"].to_numpy()[8:260]  # the split is no return
     assert worst["estimate"]["var"] == pytest.approx(var.historical(own, 0.99).var)
     shown = CliRunner().invoke(cli.app, ["--symbol", "A"])
     assert "untested" in shown.stdout

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import pytest
+from anyio import to_process
 from support.decision_files import COSTS
 from support.web_files import features_of
 
@@ -20,7 +21,7 @@ from pitwise.decisions.risk import risk_report
 from pitwise.errors import DataError
 from pitwise.workspace import Workspace, write_parquet
 from serving.web import backtest as page
-from serving.web import portfolio_of, routes
+from serving.web import portfolio_of
 from serving.web.plots import Line, Plot, path, ticks
 from serving.web.portfolio import correlation, holdings_of, word
 from serving.web.portfolio_of import Asked
@@ -263,7 +264,7 @@ def worker(monkeypatch, told):
             raise DataError("holdings: 'A' is <unknown>")
         return json.dumps(told).encode()
 
-    monkeypatch.setattr(routes.to_process, "run_sync", run_sync)
+    monkeypatch.setattr(to_process, "run_sync", run_sync)
     return questions
 
 
