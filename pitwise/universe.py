@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from pitwise.bars.calendar import session_days
-from pitwise.bars.sources.cells import MISSING, days
-from pitwise.bars.sources.tables import text_cells
-from pitwise.errors import DataError, one_line
+from pitwise.bars.sources.cells import days, needed_columns, refuse, symbols
+from pitwise.bars.sources.tables import file_cells
+from pitwise.errors import DataError
 from pitwise.workspace import Workspace
 
 UNIVERSE = "universe/universe.csv"
@@ -40,7 +40,7 @@ def read_sectors(workspace: Workspace) -> pd.DataFrame | None:
 
 
 def read_intervals(path: Path, with_value: bool = False) -> pd.DataFrame:
-    """A CSV of what held of each symbol, and from which day to which.
+    """A `.csv` or `.csv.gz` of what held of each symbol, and from which day to which.
 
     Columns are `symbol`, `from`, `to` and, where it is wanted, `value`, in any order; others are not
     read. An interval has its first day and not the day `to`; an empty `to` says that it still holds. A
@@ -55,32 +55,20 @@ def read_intervals(path: Path, with_value: bool = False) -> pd.DataFrame:
             file, the row and what to do.
     """
     name = str(path)
-    try:
-        cells = text_cells(name, path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {one_line(error)}.") from error
     columns = ["symbol", "from", "to", *(["value"] if with_value else [])]
-    for column in columns:
-        if (n := list(cells.columns).count(column)) != 1:
-            raise DataError(
-                f"{path}: has {n or 'no'} column{'s' * (n > 1)} '{column}'; it has "
-                f"{', '.join(cells.columns)}. Needed once each are {', '.join(columns)}."
-            )
-    cells = cells[columns].mask(cells[columns].isin(MISSING))
-    if cells.empty:
-        raise DataError(f"{path}: has no rows. Fill it in, or remove the file.")
+    cells = needed_columns(
+        name, file_cells(path, "Make it, or mend its path"), columns, "remove the file"
+    )
     for column in columns:
         if column != "to":
-            _refuse(name, cells, cells[column].isna(), column, "is empty. Fill it in")
-    wrong = ~cells["symbol"].map(str.isascii).astype(bool)
-    _refuse(name, cells, wrong, "symbol", "holds a character that no symbol has. Mend it")
-    rows = cells.assign(symbol=cells["symbol"].str.upper())
+            refuse(name, cells, cells[column].isna(), column, "is there", "Fill it in")
+    rows = cells.assign(symbol=symbols(name, cells))
     for column in ("from", "to"):
         read = days(cells[column], name) if cells[column].notna().any() else pd.NaT
         rows[column] = pd.Series(read, cells.index, dtype="datetime64[us]")
     wrong = rows["to"] <= rows["from"]
-    what = "is not after 'from'. It is the first day on which this no longer holds"
-    _refuse(name, cells, wrong, "to", what)
+    remedy = "It is the first day on which this no longer holds"
+    refuse(name, cells, wrong, "to", "is not after 'from'", remedy)
     rows = rows.sort_values(["symbol", "from"], kind="stable")
     same = rows["symbol"] == rows["symbol"].shift()
     before = rows["to"].shift()
@@ -92,14 +80,6 @@ def read_intervals(path: Path, with_value: bool = False) -> pd.DataFrame:
             "overlap. Let one end ('to') on the day that the other begins ('from')."
         )
     return rows.reset_index(drop=True)
-
-
-def _refuse(name: str, cells: pd.DataFrame, wrong: pd.Series, column: str, what: str) -> None:
-    if wrong.any():
-        row = wrong.index[wrong.argmax()]
-        cell = cells.at[row, column]
-        shown = "" if pd.isna(cell) else f": {str(cell)[:40]!r}"
-        raise DataError(f"{name}: row {row}, column '{column}'{shown} {what}.")
 
 
 def holding(intervals: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:

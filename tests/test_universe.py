@@ -85,8 +85,8 @@ def test_without_a_file_every_row_is_a_member(tmp_path):
         ("symbol,from,to\nA,2024-01-02,\na,2024-02-02,2024-03-04\n", r"rows 2 and 3 of A overlap"),
         ("symbol,from,to\nA,2024-01-02,\nB,soon,\n", r"row 3, column 'from': 'soon'"),
         ("symbol,from,to\nA,2024-01-02,2024-02-30\n", r"row 2, column 'to': '2024-02-30'"),
-        ("symbol,from,to\nA,,2024-01-02\n", r"row 2, column 'from' is empty"),
-        ("symbol,from,to\nA,2024-01-02,\n,2024-01-02,\n", r"row 3, column 'symbol' is empty"),
+        ("symbol,from,to\nA,,2024-01-02\n", r"row 2, column 'from': nothing is there"),
+        ("symbol,from,to\nA,2024-01-02,\n,2024-01-02,\n", r"row 3, column 'symbol': nothing is there"),
         ("symbol,from,to\nÄ,2024-01-02,\n", r"row 2, column 'symbol': 'Ä' holds a character"),
         ("symbol,from\nA,2024-01-02\n", r"has no column 'to'.*symbol, from, to"),
         ("symbol,from,to,to\nA,2024-01-02,,\n", r"has 2 columns 'to'"),
@@ -102,7 +102,7 @@ def test_what_cannot_be_believed_is_refused_with_its_place(tmp_path, text, said)
 
 def test_a_sector_without_a_name_is_refused(tmp_path):
     path = written(tmp_path, "symbol,from,to,value\nA,2024-01-02,,\n")
-    with pytest.raises(DataError, match=r"row 2, column 'value' is empty"):
+    with pytest.raises(DataError, match=r"row 2, column 'value': nothing is there"):
         read_intervals(path, with_value=True)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pitwise.bars.actions import ACTION_KEY, KINDS, SAID, TYPES
-from pitwise.bars.sources.cells import MISSING, days, numbers, refuse
+from pitwise.bars.sources.cells import MISSING, days, numbers, refuse, symbols
 from pitwise.bars.sources.tables import file_cells
 from pitwise.errors import DataError
 
@@ -42,12 +42,12 @@ def _typed(name: str, cells: pd.DataFrame) -> pd.DataFrame:
     if "announced" not in cells:
         cells["announced"] = np.nan
     for column in ACTION_KEY:
-        refuse(name, cells, cells[column].isna(), column, "is empty", "Fill it in or remove the row")
+        refuse(name, cells, cells[column].isna(), column, "is there", "Fill it in or remove the row")
     pair = cells["ratio"].astype("string").str.extract(f"^{RATIO}$").astype("float64")
     plain = cells["ratio"].mask(pair.notna().all(axis=1), (pair[0] / pair[1]).astype(str))
     read = numbers(pd.DataFrame({"ratio": plain, "amount": cells["amount"]}), name)
     typed = {
-        "symbol": cells["symbol"].str.upper(),
+        "symbol": symbols(name, cells),
         "date": days(cells["date"], name),
         "kind": cells["kind"].str.lower().str.replace(r"[\s-]+", "_", regex=True),
         "ratio": read["ratio"],
@@ -60,8 +60,6 @@ def _typed(name: str, cells: pd.DataFrame) -> pd.DataFrame:
 def _checked(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, each once; DataError at the first that cannot be believed."""
     kind, ratio, amount = rows["kind"], rows["ratio"], rows["amount"]
-    strange = ~rows["symbol"].map(str.isascii).astype(bool)
-    refuse(name, rows, strange, "symbol", "holds a character that no symbol has", "Mend it")
     refuse(name, rows, ~kind.isin(KINDS), "kind", f"is none of {', '.join(KINDS)}", "Mend it")
     split, part = kind == "split", kind == "spin_off"
     cash = kind.isin(["dividend", "special_dividend"])

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pitwise.bars.sources.cells import MISSING, days, numbers, refuse
+from pitwise.bars.sources.cells import days, needed_columns, numbers, refuse, symbols
 from pitwise.bars.sources.tables import file_cells
-from pitwise.errors import DataError
 
 EVENT_KEY = ["symbol", "kind", "date"]
 EVENT = [*EVENT_KEY, "value", "known_at"]
@@ -37,23 +36,13 @@ def csv_events(path: Path) -> pd.DataFrame:
     """
     name = str(path)
     cells = file_cells(path, "Mend calendar.path, or make the file")
-    for column in EVENT:
-        if (n := list(cells.columns).count(column)) != 1:
-            raise DataError(
-                f"{path}: has {n or 'no'} column{'s' * (n > 1)} '{column}'; it has "
-                f"{', '.join(cells.columns)}. Needed once each are {', '.join(EVENT)}."
-            )
-    cells = cells[EVENT].mask(cells[EVENT].isin(MISSING))
-    if cells.empty:
-        raise DataError(f"{path}: has no rows. Fill it in, or leave it out.")
+    cells = needed_columns(name, cells, EVENT, "leave it out")
     for column in (*EVENT_KEY, "known_at"):
         what = "is there" + "; without it nothing can be joined point in time" * (column == "known_at")
         refuse(name, cells, cells[column].isna(), column, what, "Fill it in or remove the row")
-    strange = ~cells["symbol"].map(str.isascii).astype(bool)
-    refuse(name, cells, strange, "symbol", "holds a character that no symbol has", "Mend it")
     rows = pd.DataFrame(
         {
-            "symbol": cells["symbol"].str.upper(),
+            "symbol": symbols(name, cells),
             "kind": cells["kind"].str.lower().str.replace(r"[\s-]+", "_", regex=True),
             "date": days(cells["date"], name),
             "value": numbers(cells[["value"]], name)["value"],

@@ -59,6 +59,39 @@ def days(cells: pd.Series, origin: str) -> np.ndarray:
     return _agreed(codes, readings, place, wanted).astype("datetime64[ns]")
 
 
+def needed_columns(name: str, cells: pd.DataFrame, columns: list[str], instead: str) -> pd.DataFrame:
+    """Columns of a file's cells, each of which it has once; what is `MISSING` becomes NaN.
+
+    Args:
+        name: the file's.
+        cells: see `tables.text_cells`.
+        instead: of filling a file in that has no rows: "remove it".
+
+    Raises:
+        DataError: a column is not there, or more than once; or there are no rows.
+    """
+    for column in columns:
+        if (n := list(cells.columns).count(column)) != 1:
+            raise DataError(
+                f"{name}: has {n or 'no'} column{'s' * (n > 1)} '{column}'; it has "
+                f"{', '.join(cells.columns)}. Needed once each are {', '.join(columns)}."
+            )
+    if cells.empty:
+        raise DataError(f"{name}: has no rows. Fill it in, or {instead}.")
+    return cells[columns].mask(cells[columns].isin(MISSING))
+
+
+def symbols(name: str, cells: pd.DataFrame) -> pd.Series:
+    """The column `symbol` in capitals.
+
+    Raises:
+        DataError: one holds a character that is not ASCII.
+    """
+    strange = ~cells["symbol"].map(str.isascii).astype(bool)
+    refuse(name, cells, strange, "symbol", "holds a character that no symbol has", "Mend it")
+    return cells["symbol"].str.upper()
+
+
 def refuse(name: str, rows: pd.DataFrame, wrong: pd.Series, column: str, what: str, remedy: str) -> None:
     """DataError at the first row that is wrong: the file, the row, the column, what it holds.
 
@@ -66,7 +99,8 @@ def refuse(name: str, rows: pd.DataFrame, wrong: pd.Series, column: str, what: s
         name: the file's.
         rows: indexed by each row's number in the file.
         wrong: (n,) bool.
-        what, remedy: ends of sentences: "is empty", "Fill it in".
+        what: end of a sentence that begins with what the cell holds, or with "nothing": "is there".
+        remedy: a sentence without its point: "Fill it in".
     """
     if wrong.any():
         row = wrong.index[wrong.argmax()]

@@ -79,8 +79,8 @@ def test_a_feed_without_a_row_is_read(read):
         ),
         ("A,2014-06-09,spin_off,0.5,3,", r"column 'amount': '3.0' has no meaning"),
         ("A,2014-06-09,symbol_change,2,,", r"column 'ratio': '2.0' has no meaning"),
-        (",2014-06-09,split,2,,", r"row 3, column 'symbol': nothing is empty"),
-        ("A,,split,2,,", r"row 3, column 'date': nothing is empty"),
+        (",2014-06-09,split,2,,", r"row 3, column 'symbol': nothing is there"),
+        ("A,,split,2,,", r"row 3, column 'date': nothing is there"),
         ("A,soon,split,2,,", r"row 3, column 'date': 'soon' is not a date"),
         ("A,2014-06-09,split,2,,soon", r"row 3, column 'announced': 'soon' is not a date"),
         (
