@@ -6,7 +6,8 @@ of those weeks is then judged as `pitwise report` would have judged it.
 
 play: the weeks as they were, with their verdicts. With --retrain one fit serves in place of the
 walk-forward's, made as the pipeline makes it of what was known before; where a week says retrain,
-another one is made and the gate compares the two. With --turned the first one's ranking is upside down
+another one is made and the gate compares the two; where it refuses, there is no other one until a week
+asks anew. With --turned the first one's ranking is upside down
 from a day on.
 break: each week broken in each of several ways, and whether the report names it.
 alarms: drift alone. How often it alarms where nothing changed (years of resampled calm sessions), and
@@ -190,6 +191,8 @@ def play_retraining(
 ) -> None:
     """The weeks with one fit, and another in its place where a week asks for it and the gate agrees.
 
+    Weeks in a row that ask are one request, until a new model answers it.
+
     Args:
         turned: day from which the first fit ranks the symbols upside down.
     """
@@ -208,11 +211,13 @@ def play_retraining(
     print(f"version 1 was fitted up to {champion.last:%Y-%m-%d}\n")
     print("| week | verdict | version | what happened |\n|---|---|---|---|")
     counted: Counter[str] = Counter()
+    refused = False
     for week in weeks:
         document = judge(material, week, params).document
         counted[document["verdict"]] += 1
-        happened = document["reason"]
-        if document["todo"] == TODO["retrain"]:
+        happened, asks = document["reason"], document["todo"] == TODO["retrain"]
+        refused &= asks
+        if asks and not refused:
             other = trainer.fit(str(int(champion.version) + 1), week.end)
             since = other.said[SESSION].min()
             decision = decide(
@@ -222,6 +227,7 @@ def play_retraining(
                 rules,
             )
             happened += f" Fitted anew up to {other.last:%Y-%m-%d}: {describe(decision.findings[0])}"
+            refused = not decision.promoted
             if decision.promoted:
                 champion = other
                 later = other.said[other.said[SESSION] > week.end]
@@ -359,7 +365,7 @@ def _shifts(workspace: Workspace, made: Sketch, n: int, alpha: float, rng: np.ra
         "spread x 1.5": lambda x, half: x.mean() + 1.5 * (x - x.mean()),
         "in another unit, x 100": lambda x, half: 100 * x,
     }
-    rows = pd.read_parquet(workspace.daily_features, columns=["symbol", SESSION, *SHIFTED])
+    rows = read_parquet(workspace.daily_features, ["symbol", SESSION, *SHIFTED])
     seen: dict[str, Counter[str]] = {name: Counter() for name in cases}
     delays: dict[str, list[float]] = {name: [] for name in cases}
     for column in SHIFTED:

@@ -34,9 +34,9 @@ def run_pipeline(workspace: Workspace) -> None:
     track_landings(workspace)
     _python(root, "dvc", "repro")
     if _gate_has_not_seen_the_walk_forward(workspace):
-        # Another dvc.yaml makes it: as a dependence of stage register it would be made by each run.
-        _python(root, "dvc", "repro", "--force", "--single-item", "register")
-        _python(root, "dvc", "repro")
+        # Another dvc.yaml makes it: as a dependence of stage register it would be made by each run. What
+        # stands on that stage reads the report that this one changes.
+        _python(root, "dvc", "repro", "--force", "--downstream", "register")
     _python(root, "monitoring.summary")
     if reference is not None:
         reconcile(workspace, root, reference)

@@ -296,8 +296,8 @@ def test_a_walk_forward_that_is_new_to_the_gate_goes_through_it_once(landed, com
     write_json({"horizon": 1}, landed.walk_forward_report)
     write_json({"walk_forward_sha256": None}, landed.registration_report)
     run_pipeline(landed)
-    register = ["dvc", "repro", "--force", "--single-item", "register"]
-    assert commands[1:] == [["dvc", "repro"], register, ["dvc", "repro"], ["monitoring.summary"]]
+    register = ["dvc", "repro", "--force", "--downstream", "register"]
+    assert commands[1:] == [["dvc", "repro"], register, ["monitoring.summary"]]
     seen = {"walk_forward_sha256": hashlib.sha256(landed.walk_forward_report.read_bytes()).hexdigest()}
     write_json(seen, landed.registration_report)
     commands.clear()
