@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pitwise.engine import EngineParams, run
-from pitwise.workspace import read_parquet, sha256, synced
+from pitwise.workspace import read_parquet, replacing, sha256, synced
 
 T = TypeVar("T")
 Tables = dict[str, pa.Table]
@@ -40,15 +40,15 @@ def symbol_ranges(path: Path, rows: int) -> list[Range]:
     """Ranges of about `rows` rows; together they hold every symbol there is, each once.
 
     Args:
-        path: of a table sorted by `symbol`.
+        path: of a table with the column `symbol`; rows without one are not counted.
     """
-    column = pq.read_table(path, columns=["symbol"])["symbol"].combine_chunks()
-    counts = pc.value_counts(column)
-    ends = counts.field("counts").to_numpy().cumsum()
-    starts = ends - counts.field("counts").to_numpy()
-    wanted = np.arange(0, starts[-1] + 1, rows)
+    column = pq.read_table(path, columns=["symbol"])["symbol"].combine_chunks().drop_null()
+    counts = pa.Table.from_struct_array(pc.value_counts(column)).sort_by("values")
+    ends = counts["counts"].to_numpy().cumsum()
+    starts = ends - counts["counts"].to_numpy()
+    wanted = np.arange(0, starts.max(initial=0) + 1, rows)
     first = np.unique(np.searchsorted(starts, wanted))
-    symbols = counts.field("values").take(first).to_pylist()
+    symbols = counts["values"].take(first).to_pylist()
     return list(pairwise([None, *symbols[1:], None]))
 
 
@@ -59,6 +59,19 @@ def read_range(path: Path, symbols: Range) -> pd.DataFrame:
     if end is not None:
         filters.append(("symbol", "<", end))
     return read_parquet(path, filters=filters)
+
+
+def write_groups(groups: Iterator[pa.Table], path: Path) -> None:
+    """Write one table from its parts, a row group each, of which there is one at least."""
+    head = next(groups)
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(
+            temporary, head.schema, coerce_timestamps="us", allow_truncated_timestamps=True
+        ) as writer,
+    ):
+        for group in chain([head], groups):
+            writer.write_table(group, row_group_size=len(group))
 
 
 class Shards(Generic[T]):

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from pitwise.bars.actions import ACTION_KEY, no_actions
 from pitwise.bars.landing import Landing
@@ -157,23 +156,10 @@ def unsealed_sessions(bars: pd.DataFrame, seals: pd.DataFrame) -> list[pd.Timest
     return pd.Index(bars["date"].dropna().unique()).difference(pd.Index(seals["date"])).tolist()
 
 
-def read_versions(workspace: Workspace, encoded: bool = False) -> BarVersions:
-    """The bar versions of a workspace; DataError where stage `bars` has not run.
-
-    Args:
-        encoded: `symbol` and `source` of the bars as categories, which millions of bars need.
-    """
-    path = workspace.bar_versions
-    if encoded:
-        names = ["symbol", "source"]
-        bars = read_parquet(path, [*BAR_KEY[1:], *NUMBERS, KNOWN, "withdrawn"])
-        texts = pq.read_table(path, columns=names, read_dictionary=names).replace_schema_metadata()
-        for place, name in ((0, "symbol"), (bars.columns.get_loc(KNOWN) + 1, "source")):
-            bars.insert(place, name, texts[name].to_pandas())
-    else:
-        bars = read_parquet(path)
-    tables = (read_parquet(p) for p in (workspace.bar_factors, workspace.seals, workspace.bar_actions))
-    return BarVersions(bars, *tables)
+def read_versions(workspace: Workspace) -> BarVersions:
+    """The bar versions of a workspace; DataError where stage `bars` has not run."""
+    paths = workspace.bar_versions, workspace.bar_factors, workspace.seals, workspace.bar_actions
+    return BarVersions(*map(read_parquet, paths))
 
 
 def write_versions(workspace: Workspace, versions: BarVersions) -> None:

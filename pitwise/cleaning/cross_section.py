@@ -4,7 +4,8 @@ Verdicts on a symbol's bars compare them with the others'. The others' bars may 
 cross-section of a session is not, so that no verdict on one symbol waits for another's.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -88,13 +89,14 @@ class CrossSection(NamedTuple):
                 to.
         """
         last = len(self.symbols) - 1
-        seen = _seen(bars)
-        symbols = np.append(self.symbols, np.bincount(seen.number)[last + 1 :])
-        fresh = session_copies(seen.equal).sessions
+        parts = [seen(rows) for rows in by_symbol(bars)]
+        fresh = session_copies(part.equal for part in parts).sessions
         fresh = fresh[fresh["copied"] > last]
+        told = _joined(parts)
+        new = told["session"] > last
         return CrossSection(
-            market_of(seen.number, seen.log_return, seen.turnover, self.market, seen.wick, seen.gap),
-            symbols,
+            market_of(**{name: values[new] for name, values in told.items()}, earlier=self.market),
+            np.append(self.symbols, np.bincount(told["session"])[last + 1 :]),
             Copies.of_sessions(pd.concat([self.copies.sessions, fresh], ignore_index=True)),
             self.absent,
         )
@@ -114,42 +116,48 @@ def tape(versions: BarVersions) -> pd.DataFrame:
     return those(bars[[*COLUMNS, KNOWN, JUDGED_AT]], holds).reset_index(drop=True)
 
 
-class _Seen(NamedTuple):
-    """What the cross-section is told from; (n,) each, of bars that passed the row checks."""
+class Seen(NamedTuple):
+    """What the cross-section is told from, of the bars of some symbols that passed the row checks."""
 
-    number: np.ndarray
-    log_return: np.ndarray
-    turnover: np.ndarray
-    wick: np.ndarray
-    gap: np.ndarray
-    assumed: list[np.ndarray]
-    """(g,) bool of each group of symbols, see `copies`."""
-    equal: list[pd.DataFrame]
-    """Of each group."""
-    bars: list[pd.DataFrame]
-    """The bars in `equal` once each; the index is their `row`."""
+    bars: dict[str, np.ndarray]
+    """(n,) each: what `market_of` takes."""
+    assumed: np.ndarray
+    """(n,) bool, see `copies`."""
+    equal: pd.DataFrame
+    """See `equal_bars`; its `row` is that of these bars."""
+    values: pd.DataFrame
+    """`COLUMNS` of the bars in `equal` once each; the index is their `row`."""
 
 
-def _seen(bars: pd.DataFrame) -> _Seen:
-    # Filled group by group: the groups' own arrays, put together at the end, are twice the memory.
-    number = np.empty(len(bars), "int32")
-    log_return, turnover, wick, gap = (np.empty(len(bars)) for _ in range(4))
-    assumed, equal, their_bars = [], [], []
-    start = end = 0
-    for rows in by_symbol(bars):
-        passed = (reasons(rows) == "").to_numpy() & rows[JUDGED_AT].notna().to_numpy()
-        rows = those(rows, passed).reset_index(drop=True)
-        n = Neighbours(rows)
-        start, end = end, end + len(rows)
-        number[start:end], log_return[start:end] = n.session, n.log_return
-        turnover[start:end], wick[start:end], gap[start:end] = n.turnover, n.wick, n.gap
-        known = rows[KNOWN if KNOWN in rows else JUDGED_AT]
-        assumed.append((known == session_close(rows["date"])).to_numpy())
-        equal.append(equal_bars(rows))
-        their_bars.append(rows.loc[equal[-1]["row"].unique(), COLUMNS])
-    return _Seen(
-        number[:end], log_return[:end], turnover[:end], wick[:end], gap[:end], assumed, equal, their_bars
+def seen(rows: pd.DataFrame) -> Seen:
+    """What some symbols add to the cross-section.
+
+    Args:
+        rows: as of `by_symbol`, with `judged_at`.
+    """
+    passed = (reasons(rows) == "").to_numpy() & rows[JUDGED_AT].notna().to_numpy()
+    rows = those(rows, passed).reset_index(drop=True)
+    n = Neighbours(rows)
+    known = rows[KNOWN if KNOWN in rows else JUDGED_AT]
+    equal = equal_bars(rows)
+    return Seen(
+        {
+            "session": n.session.astype("int32"),
+            "log_return": n.log_return,
+            "turnover": n.turnover,
+            "wick": n.wick,
+            "gap": n.gap,
+        },
+        (known == session_close(rows["date"])).to_numpy(),
+        equal,
+        rows.loc[equal["row"].unique(), COLUMNS].astype({"symbol": "string"}),
     )
+
+
+def _joined(parts: list[Seen]) -> dict[str, Any]:
+    """The bars of all parts. Each gives its own away: both together would be twice the memory."""
+    names = list(parts[0].bars)
+    return {name: np.concatenate([part.bars.pop(name) for part in parts]) for name in names}
 
 
 def cross_section(bars: pd.DataFrame) -> CrossSection:
@@ -158,16 +166,22 @@ def cross_section(bars: pd.DataFrame) -> CrossSection:
     Args:
         bars: as they were known when their sessions were complete, with `judged_at`.
     """
-    seen = _seen(bars)
-    sessions = session_copies(seen.equal)
+    return cross_section_of(map(seen, by_symbol(bars)))
+
+
+def cross_section_of(told: Iterable[Seen]) -> CrossSection:
+    """The cross-section of each session, from what symbols after others add to it, in their order."""
+    parts = list(told)
+    sessions = session_copies(part.equal for part in parts)
     absent = []
-    for equal, assumed, their_bars in zip(seen.equal, seen.assumed, seen.bars, strict=True):
-        found = copies(equal, sessions, assumed)
+    for part in parts:
+        found = copies(part.equal, sessions, part.assumed)
         found = found[found["reason"] == "displaced"].set_index("row")
-        absent.append(their_bars.loc[found.index].join(found[["copy_of", "confidence"]]))
+        absent.append(part.values.loc[found.index].join(found[["copy_of", "confidence"]]))
+    bars = _joined(parts)
     return CrossSection(
-        market_of(seen.number, seen.log_return, seen.turnover, wick=seen.wick, gap=seen.gap),
-        np.bincount(seen.number),
+        market_of(**bars),
+        np.bincount(bars["session"]),
         sessions,
         pd.concat(absent, ignore_index=True).astype(ABSENT),
     )

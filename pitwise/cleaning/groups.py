@@ -13,6 +13,16 @@ GROUP = 1_000_000
 
 def by_symbol(raw: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """The rows by symbol and date, about `GROUP` at a time; the index is the row in `raw`."""
+    raw = sorted_by_symbol(raw)
+    codes = raw["symbol"].cat.codes.to_numpy()
+    begins = np.append(0, np.flatnonzero(codes[1:] != codes[:-1]) + 1)
+    begins = begins[np.unique(begins // GROUP, return_index=True)[1]]
+    for start, end in zip(begins, np.append(begins[1:], len(raw)), strict=True):
+        yield raw.iloc[start:end]
+
+
+def sorted_by_symbol(raw: pd.DataFrame) -> pd.DataFrame:
+    """The rows by symbol and date, the symbol a category; the index is the row in `raw`."""
     symbol = raw["symbol"].astype("category")
     symbol = symbol.cat.reorder_categories(symbol.cat.categories.sort_values())
     raw = raw.reset_index(drop=True)
@@ -21,11 +31,7 @@ def by_symbol(raw: pd.DataFrame) -> Iterator[pd.DataFrame]:
     ahead = (codes[1:] > codes[:-1]) | ((codes[1:] == codes[:-1]) & (dates[1:] >= dates[:-1]))
     if not ahead.all() or (codes < 0).any():
         raw = in_order(raw)
-        codes = raw["symbol"].cat.codes.to_numpy()
-    begins = np.append(0, np.flatnonzero(codes[1:] != codes[:-1]) + 1)
-    begins = begins[np.unique(begins // GROUP, return_index=True)[1]]
-    for start, end in zip(begins, np.append(begins[1:], len(raw)), strict=True):
-        yield raw.iloc[start:end]
+    return raw
 
 
 def first_of_session(bars: pd.DataFrame) -> np.ndarray:

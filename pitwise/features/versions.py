@@ -5,7 +5,6 @@ It is made in shards of symbols, so it need not fit into memory.
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,8 @@ from pitwise.engine import EngineParams
 from pitwise.features.daily import FACTORS, daily_features
 from pitwise.features.history import CREATED, KEYS, revisions
 from pitwise.features.indicators import NAMES
-from pitwise.shards import Range, Shards, read_range, symbol_ranges
-from pitwise.workspace import Workspace, read_parquet, replacing, write_parquet
+from pitwise.shards import Range, Shards, read_range, symbol_ranges, write_groups
+from pitwise.workspace import Workspace, read_parquet, write_parquet
 
 SHARD_ROWS = 250_000
 """About as many bars are in a process's memory with their features at a time."""
@@ -174,7 +173,7 @@ def write_feature_versions(
             revised.append(tables["revisions"].to_pandas())
             yield tables["versions"]
 
-    _write_groups(versions(), workspace.daily_features)
+    write_groups(versions(), workspace.daily_features)
     changes = pd.concat(revised, ignore_index=True)
     write_parquet(changes, workspace.revisions)
     shards.remove()
@@ -205,19 +204,6 @@ def _shard(root: str, params: CleanParams, symbols: Range) -> dict[str, pa.Table
         "versions": pa.Table.from_pandas(rows, preserve_index=False),
         "revisions": pa.Table.from_pandas(revisions(rows), preserve_index=False),
     }
-
-
-def _write_groups(groups: Iterator[pa.Table], path: Path) -> None:
-    """Write one table from its parts, a row group each."""
-    head = next(groups)
-    with (
-        replacing(path) as temporary,
-        pq.ParquetWriter(
-            temporary, head.schema, coerce_timestamps="us", allow_truncated_timestamps=True
-        ) as writer,
-    ):
-        for group in chain([head], groups):
-            writer.write_table(group, row_group_size=len(group))
 
 
 def _describe(changes: pd.DataFrame, path: Path) -> Iterator[str]:

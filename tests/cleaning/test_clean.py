@@ -16,13 +16,17 @@ from pitwise.bars.schema import COLUMNS
 from pitwise.bars.versions import bar_versions, write_versions
 from pitwise.cleaning import __main__ as stage
 from pitwise.cleaning import groups
+from pitwise.cleaning.as_of import history
+from pitwise.cleaning.by_shard import write_clean
 from pitwise.cleaning.clean import CLEAN_SCHEMA, clean
+from pitwise.engine import EngineParams
 from pitwise.errors import DataError
 from pitwise.simulation.market import SyntheticParams, synthetic_market
-from pitwise.workspace import read_json, read_parquet
+from pitwise.workspace import Workspace, read_json, read_parquet
 
 PARAMS = CLEAN.model_copy(update={"min_history": 1})
 SEGMENT = np.int32(0)
+ALONE = EngineParams(kind="local", n_jobs=1, address=None)
 
 
 def test_too_little_history_counts_only_good_rows():
@@ -184,8 +188,50 @@ def test_it_does_not_matter_how_many_symbols_are_cleaned_at_a_time(verdicts, see
     assert verdicts != "all" or vendor or {"bad_print", "split"} < set(whole.events["kind"])
 
 
+@pytest.mark.parametrize("verdicts", ["all", "off"])
+def test_it_does_not_matter_how_many_symbols_are_in_a_shard(tmp_path, verdicts):
+    planted = {"split": 8, "bad_print": 10, "stale": 3, "gap": 2, "conflicting_duplicate": 2}
+    first = synthetic_market(
+        SyntheticParams(symbols=24, start="2012-01-03", sessions=100, seed=3, signal=0, faults=planted)
+    ).bars
+    bare = first.iloc[[1500, 1600, 30]].copy()
+    bare.loc[bare.index[:2], "symbol"], bare.loc[bare.index[2], "date"] = None, None
+    paid = (first["symbol"] == first["symbol"].iat[-1]) & (first["date"] < "2012-04-02")
+    first["adj_close"] = first["close"].where(~paid, 0.98 * first["close"])
+    later = first.iloc[[90, 2000]].assign(close=lambda bars: bars["low"])
+    closed = session_close(first["date"]).max()
+    versions = bar_versions(
+        [
+            Landing(pd.concat([first, bare]), "csv", closed, history="assumed"),
+            Landing(later, "csv", closed + pd.Timedelta(days=1)),
+        ],
+        0.95,
+    )
+    params = CLEAN.model_copy(update={"verdicts": verdicts, "min_history": 80})
+    whole, parts = Workspace(tmp_path / "whole"), Workspace(tmp_path / "parts")
+    reports = []
+    for workspace, rows in ((whole, 10**6), (parts, 1000)):
+        write_versions(workspace, versions)
+        reports.append(write_clean(workspace, params, ALONE, rows))
+    assert reports[0] == reports[1]
+    outputs = sorted(path.name for path in whole.clean_bars.parent.iterdir())
+    assert outputs == sorted(path.name for path in parts.clean_bars.parent.iterdir())
+    for name in outputs:
+        one, other = (read_parquet(w.clean_bars.with_name(name)) for w in (whole, parts))
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    told, market = history(versions, params), read_parquet(whole.market)
+    pd.testing.assert_frame_equal(read_parquet(parts.clean_bars), told.cleaned.bars, check_exact=True)
+    pd.testing.assert_frame_equal(read_parquet(parts.quarantine), told.cleaned.quarantine)
+    pd.testing.assert_frame_equal(read_parquet(parts.events), told.cleaned.events.reset_index(drop=True))
+    pd.testing.assert_frame_equal(read_parquet(parts.changes), told.changes)
+    assert len(told.changes) >= 2
+    assert reports[0]["quarantined_by_reason"]["missing"] == 3
+    assert (verdicts == "all") == (len(market) > 0)
+
+
 def test_the_stage_accounts_for_every_row(tmp_path, capsys):
-    workspace = with_params(tmp_path, clean=CLEAN.model_dump(mode="json") | {"min_history": 2})
+    params = CLEAN.model_dump(mode="json") | {"min_history": 2}
+    workspace = with_params(tmp_path, clean=params, engine=ALONE.model_dump())
     next_day = {"date": pd.Timestamp("2014-01-03"), "open": 11.0, "high": 11.5, "low": 10.5}
     frame = raw({}, next_day, {"symbol": "BBB"}, {"high": 1.0})
     known = pd.Timestamp("2014-02-03", tz="UTC")

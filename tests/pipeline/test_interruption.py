@@ -99,13 +99,13 @@ STAGES = {
     "clean": Stage(
         "pitwise.cleaning.__main__",
         [
+            "data/clean/market.parquet",
+            "data/clean/session_copies.parquet",
+            "data/clean/absent.parquet",
             "data/clean/bars.parquet",
             "data/clean/quarantine.parquet",
             "data/clean/events.parquet",
             "data/clean/changes.parquet",
-            "data/clean/market.parquet",
-            "data/clean/session_copies.parquet",
-            "data/clean/absent.parquet",
             "metrics/clean.json",
         ],
     ),
