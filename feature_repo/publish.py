@@ -1,5 +1,6 @@
 """Stage `publish`: the features into Feast, offline and online."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ from pitwise.workspace import (
     Workspace,
     pushed_folder,
     read_json,
-    read_parquet,
+    replacing,
     sha256,
     write_json,
     write_parquet,
@@ -38,6 +39,16 @@ from pitwise.workspace import (
 
 UNIVERSE_FOLDER = "universe"
 """What a person says of symbols, and no source of bars does."""
+WINDOWS_AT_A_TIME = 20_000
+"""At least so many are in a row group: about 100 MB, in memory before they are written."""
+WINDOWS = pa.schema(
+    {
+        "symbol": pa.string(),
+        "event_timestamp": pa.timestamp("us", "UTC"),
+        CREATED: pa.timestamp("us", "UTC"),
+        "window": pa.binary(),
+    }
+)
 
 
 class PublishParams(Params):
@@ -85,52 +96,70 @@ def window_table(daily: pd.DataFrame, window: int, since: pd.Timestamp) -> pa.Ta
     is_last = np.append(symbols[ends][1:] != symbols[ends][:-1], True)[: len(ends)]
     ends = ends[(daily["event_timestamp"] >= since).to_numpy()[ends] | is_last]
     created = daily[CREATED].to_numpy("datetime64[us]")[:, None]
-    return pa.table(
-        {
-            "symbol": pa.array(symbols[ends], pa.string()),
-            "event_timestamp": pa.array(daily["event_timestamp"].iloc[ends], pa.timestamp("us", "UTC")),
-            CREATED: pa.array(gather(created, ends, window).max(axis=(1, 2)), pa.timestamp("us", "UTC")),
-            "window": pa.array(packed(rows.gather(ends, window)), pa.binary()),
-        }
-    )
+    columns = [
+        symbols[ends],
+        daily["event_timestamp"].iloc[ends],
+        gather(created, ends, window).max(axis=(1, 2)),
+        packed(rows.gather(ends, window)),
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, WINDOWS, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=WINDOWS)
 
 
 class Published(NamedTuple):
     """What is in the store now."""
 
-    windows: pa.Table
+    windows: int
+    with_a_window: set[str]
+    """Symbols."""
     rows: int
     """Daily rows that stand."""
     symbols: int
-    instants: pd.DatetimeIndex
-    """Closes of the sessions, sorted."""
+    last: pd.Timestamp
+    """Close of the newest session."""
 
 
-def published_windows(path: Path, params: PublishParams) -> Published:
-    """The windows of the features' history at `path`, some symbols in memory at a time.
+def write_windows(path: Path, params: PublishParams, to: Path) -> Published:
+    """Write the windows of the features' history at `path`, some symbols in memory at a time.
 
     Raises:
         DataError: no symbol has a whole window.
     """
     file = pq.ParquetFile(path)
-    closes = read_parquet(path, ["event_timestamp", "close"]).dropna()["event_timestamp"].unique()
-    instants = pd.DatetimeIndex(closes).sort_values()
+    instants = _closes(file)
     since = instants[-params.window_sessions :][0]
-    parts, rows, symbols, longest = [], 0, 0, 0
-    for group in range(file.num_row_groups):
-        daily = known(file.read_row_group(group).to_pandas())
-        parts.append(window_table(daily, params.window, since))
-        sizes = daily.groupby("symbol").size()
-        rows, symbols = rows + len(daily), symbols + len(sizes)
-        longest = max(longest, *sizes)
-    windows = pa.concat_tables(parts)
-    if windows.num_rows == 0:
+    with_a_window: set[str] = set()
+    windows, rows, symbols, longest = 0, 0, 0, 0
+    options = {"coerce_timestamps": "us", "allow_truncated_timestamps": True}
+    with pq.ParquetWriter(to, WINDOWS, **options) as writer:
+        waiting = []
+        for group in range(file.num_row_groups):
+            daily = known(file.read_row_group(group).to_pandas())
+            waiting.append(window_table(daily, params.window, since))
+            sizes = daily.groupby("symbol").size()
+            rows, symbols = rows + len(daily), symbols + len(sizes)
+            longest = max([longest, *sizes])
+            table = pa.concat_tables(waiting)
+            if table.num_rows >= WINDOWS_AT_A_TIME or group == file.num_row_groups - 1:
+                writer.write_table(table)
+                waiting = []
+                windows += table.num_rows
+                with_a_window.update(table["symbol"].unique().to_pylist())
+    if not windows:
         raise DataError(
             f"publish.window: {params.window} sessions is longer than the history: the longest symbol "
             f"has {longest}, and the indicators need the first {max(f.history for f in FEATURES) - 1}. "
             "Use a shorter window or more data."
         )
-    return Published(windows, rows, symbols, instants)
+    return Published(windows, with_a_window, rows, symbols, instants[-1])
+
+
+def _closes(file: pq.ParquetFile) -> pd.DatetimeIndex:
+    """The instants at which anything has a close, sorted."""
+    groups = range(file.num_row_groups)
+    bars = (file.read_row_group(group, ["event_timestamp", "close"]).drop_null() for group in groups)
+    closes = pa.chunked_array([rows["event_timestamp"].unique() for rows in bars]).unique()
+    return pd.DatetimeIndex(closes.to_pandas()).sort_values()
 
 
 def _drop_pushed(workspace: Workspace, last: pd.Timestamp, window: int) -> None:
@@ -154,38 +183,39 @@ def _drop_pushed(workspace: Workspace, last: pd.Timestamp, window: int) -> None:
 def main(workspace: Workspace) -> None:
     params = load_params(workspace, "publish", PublishParams)
     events = calendar_table(workspace, load_params(workspace, "calendar", CalendarParams).path)
-    published = published_windows(workspace.daily_features, params)
-    windows, last = published.windows, published.instants[-1]
-    covered = set(events["symbol"]) & set(windows["symbol"].to_pylist())
-    if len(events) and not covered:
-        raise DataError(
-            f"calendar.path: none of its symbols, such as {events['symbol'].iloc[0]}, has a window. "
-            "Spell them as the bars do."
-        )
+    with ExitStack() as files:
+        to = files.enter_context(replacing(workspace.window_features))
+        published = write_windows(workspace.daily_features, params, to)
+        covered = set(events["symbol"]) & published.with_a_window
+        if len(events) and not covered:
+            raise DataError(
+                f"calendar.path: none of its symbols, such as {events['symbol'].iloc[0]}, has a window. "
+                "Spell them as the bars do."
+            )
 
-    from feature_repo.store import materialize, open_store
+        from feature_repo.store import materialize, open_store
 
-    store = open_store(workspace, rebuild=False)
-    with workspace.online_writer():
-        write_parquet(windows, workspace.window_features)
-        write_parquet(events, workspace.calendar_features)
-        _drop_pushed(workspace, last, params.window)
-        write_json(
-            {
-                "symbols": published.symbols,
-                "symbols_with_a_window": len(set(windows["symbol"].to_pylist())),
-                "daily_rows": published.rows,
-                "windows": windows.num_rows,
-                "window": params.window,
-                "last_event_timestamp": last.isoformat(),
-                "daily_sha256": sha256(workspace.daily_features),
-                "landings": read_json(workspace.bar_landings),
-                **({"calendar_sha256": sha256(workspace.calendar_features)} if len(events) else {}),
-            },
-            workspace.published,
-        )
-        materialize(workspace, store)
-    print(f"{published.rows:,} daily rows and {windows.num_rows:,} windows of {params.window} sessions")
+        store = open_store(workspace, rebuild=False)
+        with workspace.online_writer():
+            files.close()  # the windows are where readers find them
+            write_parquet(events, workspace.calendar_features)
+            _drop_pushed(workspace, published.last, params.window)
+            write_json(
+                {
+                    "symbols": published.symbols,
+                    "symbols_with_a_window": len(published.with_a_window),
+                    "daily_rows": published.rows,
+                    "windows": published.windows,
+                    "window": params.window,
+                    "last_event_timestamp": published.last.isoformat(),
+                    "daily_sha256": sha256(workspace.daily_features),
+                    "landings": read_json(workspace.bar_landings),
+                    **({"calendar_sha256": sha256(workspace.calendar_features)} if len(events) else {}),
+                },
+                workspace.published,
+            )
+            materialize(workspace, store)
+    print(f"{published.rows:,} daily rows and {published.windows:,} windows of {params.window} sessions")
     if covered:
         print(f"the calendar has events of {len(covered)} of {published.symbols} symbols")
 

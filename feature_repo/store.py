@@ -52,7 +52,10 @@ def open_store(workspace: Workspace, rebuild: bool = True) -> Any:
     import prometheus_client  # noqa: F401
 
     with _quick_import():
-        from feast import FeatureStore
+        from feast import FeatureStore, torch_wrapper
+    if torch_wrapper._torch_import_error:
+        # Feast keeps it, with the frames of whoever opens the first store and every table in them.
+        torch_wrapper._torch_import_error.__traceback__ = None
     store = FeatureStore(str(workspace.feast_repo))
     if store.config.online_store.type == "redis":
         raise StoreError(
@@ -267,11 +270,12 @@ def _redis() -> Iterator[Any]:
 
 def _held(workspace: Workspace, store: Any) -> dict[str, Any]:
     online = store.config.online_store
-    place = [online.type, getattr(online, "connection_string", None) or getattr(online, "path", None)]
+    place = [online.type, getattr(online, "path", None)]
     if online.type == REDIS:
         from feature_repo.online_store import key_space
 
-        place.append(key_space(store.config))
+        address = online.connection_string.split(",")[0]  # a password may stand behind it
+        place = [online.type, address, key_space(store.config)]
     return {"published_sha256": sha256(workspace.published), "online_store": place}
 
 

@@ -194,13 +194,15 @@ def _of_symbols(
         ends, served = as_served(history, seals, window)
     else:
         ends, served = as_served(daily, seals[:0], window)
+    ends &= members(read_universe(workspace), daily)
+    answers = daily[[*KEYS, "open", "close", "price_factor", "segment"]]
+    spine = daily[[*KEYS, *FACTORS]]
+    del history, daily  # the join needs their room
     with own_duckdb():
-        rows = point_in_time_rows(store, daily[[*KEYS, *FACTORS]])
+        rows = point_in_time_rows(store, spine)
         if kinds := calendar_kinds(workspace):
             rows = pd.concat([rows, point_in_time_events(store, rows, kinds)], axis=1)
-    answers = daily[[*KEYS, "open", "close", "price_factor", "segment"]]
-    of_universe = members(read_universe(workspace), daily)
-    return labelled(rows, answers, ends & of_universe, horizon), served
+    return labelled(rows, answers, ends, horizon), served
 
 
 def _shard(

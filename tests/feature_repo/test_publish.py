@@ -10,7 +10,8 @@ import pytest
 from support import markets
 from support.histories import merge
 
-from feature_repo.publish import PublishParams, published_windows
+from feature_repo import publish
+from feature_repo.publish import PublishParams, write_windows
 from pitwise.errors import DataError
 from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED
@@ -32,7 +33,12 @@ def window_table(daily: pd.DataFrame, window: int, window_sessions: int, groups:
                 if len(rows):
                     writer.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
         params = PublishParams(window=window, window_sessions=window_sessions)
-        return published_windows(path, params).windows
+        windows = Path(folder) / "windows.parquet"
+        published = write_windows(path, params, windows)
+        table = pq.read_table(windows)
+        assert published.windows == len(table)
+        assert published.with_a_window == set(table["symbol"].to_pylist())
+        return table
 
 
 def first_load(bars: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +47,8 @@ def first_load(bars: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("window_sessions", [1, 15])
-def test_the_window_table_is_the_last_rows_of_a_plain_loop(seed, window_sessions):
+def test_the_window_table_is_the_last_rows_of_a_plain_loop(seed, window_sessions, monkeypatch):
+    monkeypatch.setattr(publish, "WINDOWS_AT_A_TIME", 10)
     daily = first_load(markets.bars(6, 150, seed, gaps=0.1, lives=True))
     corrected = np.random.default_rng(seed).choice(len(daily), 40, replace=False)
     daily.loc[corrected, CREATED] += pd.to_timedelta(np.arange(40) * 9, "D")

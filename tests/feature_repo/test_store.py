@@ -9,12 +9,19 @@ from support.once import once
 from pitwise.workspace import Workspace
 
 OPEN = """
-import sys
+import sys, weakref
 from pathlib import Path
 from feature_repo.store import open_store
 from pitwise.workspace import Workspace
 
-store = open_store(Workspace(Path.cwd()))
+class Table: pass
+
+def opened():
+    table = Table()  # a worker's, which opens its first store beside its shard
+    return open_store(Workspace(Path.cwd())), weakref.ref(table)
+
+store, table = opened()
+assert table() is None
 row = [{"symbol": "S000"}]
 answer = store.get_online_features(features=["daily:close"], entity_rows=row).to_dict()
 assert answer["close"][0] > 0
