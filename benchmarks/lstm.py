@@ -1,7 +1,8 @@
 """Windows a second through LSTM training, beside the floor that its operations set.
 
-The floor: every window costs 2 x multiply-adds of the gates forward and twice that backward; the
-machine's speed is that of torch's own matrix product, measured in the same run.
+One fit on all cores, then a fit on each core, as several seeds or folds are made. The floor: every
+window costs 2 x multiply-adds of the gates forward and twice that backward; the machine's speed is that
+of torch's own matrix product, measured in the same run.
 """
 
 import itertools
@@ -9,6 +10,7 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from threading import Barrier
 
 import torch
 from market import PROJECT, clean_bars, seconds
@@ -25,7 +27,8 @@ from training.models.windows import WindowDataset, batches
 from training.select import SelectParams
 
 WINDOW = 30
-SIZES = (32, 256, 1024)
+BATCH = 256
+SIZES = (32, BATCH, 1024)
 ROUNDS = 9
 WINDOWS = 30 * 1024
 
@@ -43,8 +46,13 @@ def peak() -> float:
     return 2 * 2048**3 / statistics.median(times)
 
 
-def rates(size: int) -> list[float]:
-    """Windows a second, `ROUNDS` times, at one batch size."""
+def times(size: int, threads: int, barrier: Barrier) -> list[float]:
+    """Seconds that `WINDOWS` take, `ROUNDS` times, at one batch size.
+
+    Args:
+        barrier: of the fits that are made at once; their rounds begin together.
+    """
+    torch.set_num_threads(threads)
     rows = daily_features(clean_bars())
     rows["label"] = labels(rows, 1)["label"]
     names = load_params(PROJECT, "select", SelectParams).features
@@ -58,17 +66,32 @@ def rates(size: int) -> list[float]:
     model = Forecaster("lstm", names, WINDOW, body)
     fit_scaling(model, dataset)
     loss = Loss(params, dataset)
-    optimizer = torch.optim.Adam(model.parameters(), lr=params.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=params.learning_rate, fused=True)
     measured = []
     for _ in range(ROUNDS):
+        barrier.wait()
         start = time.perf_counter()
         for batch in itertools.islice(batches(dataset, size, shuffle=True), WINDOWS // size):
             value = loss(model, batch)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
-        measured.append(WINDOWS / (time.perf_counter() - start))
+        measured.append(time.perf_counter() - start)
     return measured
+
+
+def print_rate(name: str, fits: list[list[float]], floor: float) -> None:
+    """
+    Args:
+        fits: `times` of each of the fits that were made at once.
+    """
+    got = [len(fits) * WINDOWS / max(together) for together in zip(*fits, strict=True)]
+    rate = statistics.median(got)
+    print(
+        f"{name}: {rate:,.0f} windows/s, {rate / floor:.0%} of the floor (median of {ROUNDS}; "
+        f"{min(got):,.0f} to {max(got):,.0f})",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
@@ -79,12 +102,14 @@ if __name__ == "__main__":
     print(
         f"floor {floor:,.0f} windows/s: {flops / 1e6:.2f} MFLOP a window at {machine / 1e9:.0f} GFLOP/s"
     )
-    # A process a size: a fit uses one, and the memory freed by another size slows it.
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        for size, got in zip(SIZES, pool.map(rates, SIZES), strict=True):
-            rate = statistics.median(got)
-            print(
-                f"batch {size}: {rate:,.0f} windows/s, {rate / floor:.0%} of the floor (median of "
-                f"{ROUNDS}; {min(got):,.0f} to {max(got):,.0f})",
-                flush=True,
-            )
+    cores, context = torch.get_num_threads(), get_context("spawn")
+    # A process for each fit: a fit has one, and the memory freed by another size slows it.
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(cores, context, max_tasks_per_child=1) as pool,
+    ):
+        for size in SIZES:
+            alone = pool.submit(times, size, cores, manager.Barrier(1)).result()
+            print_rate(f"batch {size}", [alone], floor)
+        beside = [BATCH] * cores, [1] * cores, [manager.Barrier(cores)] * cores
+        print_rate(f"batch {BATCH}, {cores} fits on a core each", list(pool.map(times, *beside)), floor)

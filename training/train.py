@@ -3,13 +3,16 @@
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from pitwise.engine import engine_of, run
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import KEYS
 from pitwise.features.indicators import NAMES
@@ -86,41 +89,73 @@ def export(
     return float(np.max([mean, *differences]))  # which a NaN passes through
 
 
-def main(workspace: Workspace, kind: str) -> None:
-    """Fit the model of one of `KINDS`."""
-    from training.models.fit import TrainParams
-    from training.models.forecaster import BODIES
+class Given(NamedTuple):
+    """What a kind is fitted on."""
+
+    features: list[str]
+    length: int
+    """Sessions in a window."""
+    windows: ServedWindows
+    rows: pd.DataFrame
+    """`event_timestamp`, `split`, `label`."""
+    train: "WindowDataset"
+    validation: "WindowDataset"
+
+
+def given(workspace: Workspace, inputs: str) -> Given:
+    """
+    Args:
+        inputs: the key of that name in the kind's own section.
+    """
     from training.models.windows import WindowDataset
 
-    params = load_params(workspace, "train", TrainParams)
-    body = load_params(workspace, kind, BODIES[kind][1])
     selected = read_json(workspace.selection_report)["features"]
-    features = NAMES if body.inputs == "all" else selected
-    dataset = read_json(workspace.dataset_report)
-    window = dataset["window"]
+    features = NAMES if inputs == "all" else selected
+    length = read_json(workspace.dataset_report)["window"]
     columns = [*KEYS, *features, *FACTORS, ENDS, "split", "label"]
     rows = read_parquet(workspace.dataset_rows, columns)
     windows = ServedWindows(rows, read_parquet(workspace.served_rows), features)
     rows = rows[["event_timestamp", "split", "label"]]
-
     train, validation = (
-        WindowDataset(windows, rows, np.flatnonzero(rows["split"] == name), window)
+        WindowDataset(windows, rows, np.flatnonzero(rows["split"] == name), length)
         for name in ("train", "validation")
     )
-    results = [
-        fitted(
-            kind,
-            features,
-            body,
-            params.model_copy(update={"seed": params.seed + i}),
-            train,
-            validation,
-            progress=sys.stderr.isatty(),
-        )
-        for i in range(body.seeds)
-    ]
+    return Given(features, length, windows, rows, train, validation)
+
+
+def fit_seed(root: str, kind: str, seed: int, progress: bool = False) -> "Fit":
+    """Fit a kind with one seed. It reads what it needs, so that it may run in another process.
+
+    Args:
+        root: the workspace's folder.
+    """
+    from training.models.fit import TrainParams
+    from training.models.forecaster import BODIES
+
+    workspace = Workspace(root)
+    params = load_params(workspace, "train", TrainParams).model_copy(update={"seed": seed})
+    body = load_params(workspace, kind, BODIES[kind][1])
+    on = given(workspace, body.inputs)
+    return fitted(kind, on.features, body, params, on.train, on.validation, progress)
+
+
+def main(workspace: Workspace, kind: str) -> None:
+    """Fit the model of one of `KINDS`; several seeds side by side, each on one core."""
+    from training.models.fit import TrainParams
+    from training.models.forecaster import BODIES
+
+    params = load_params(workspace, "train", TrainParams)
+    body = load_params(workspace, kind, BODIES[kind][1])
+    root, seeds = str(workspace.root), [params.seed + i for i in range(body.seeds)]
+    clock = time.perf_counter()
+    if len(seeds) == 1:  # has all cores
+        results = [fit_seed(root, kind, params.seed, progress=sys.stderr.isatty())]
+    else:
+        results = list(run(engine_of(workspace), partial(fit_seed, root, kind), seeds, ordered=True))
+    seconds = time.perf_counter() - clock
     result = results[0]
     loss = float(np.mean([one.validation_loss for one in results]))
+    features, window, windows, rows, train, validation = given(workspace, body.inputs)
 
     folder = workspace.models / kind
     path = folder / "model.onnx"
@@ -136,7 +171,7 @@ def main(workspace: Workspace, kind: str) -> None:
             "recipe": recipe_of(workspace, kind),
             "features": features,
             "window": window,
-            "horizon": dataset["horizon"],
+            "horizon": read_json(workspace.dataset_report)["horizon"],
             "params": {**params.model_dump(), **body.model_dump(exclude={"seed"})},
             "parameters": sum(p.numel() for model in models for p in model.parameters()),
             "train_windows": len(train),
@@ -154,8 +189,9 @@ def main(workspace: Workspace, kind: str) -> None:
         },
         folder / "training.json",
     )
+    seen = sum(one.windows_per_second * one.seconds for one in results)
     print(
-        f"{kind}: {result.windows_per_second:,.0f} windows/s for {result.seconds:.0f} s, "
+        f"{kind}: {seen / seconds:,.0f} windows/s for {seconds:.0f} s, "
         f"validation loss {loss:.4f} nats after {result.kept:,} batches, "
         f"ONNX differs by {difference:.1e}"
     )

@@ -61,12 +61,13 @@ class WindowRows:
     """
 
     def __init__(self, rows: pd.DataFrame, features: Sequence[str]):
-        self._kinds = np.array([_BASIS.get(UNITS[name], _NONE) for name in features], int)
+        self.kinds = np.array([_BASIS.get(UNITS[name], _NONE) for name in features], int)
+        """(n_features,) which of the `factors` each column is multiplied by."""
         self._price = rows["price_factor"].to_numpy("float64")
         self._shares = rows["share_factor"].to_numpy("float64")
         self.base = np.empty((len(rows), len(features)), "float32")
         """(n, n_features) on the basis of the symbol's first session."""
-        for column, (name, kind) in enumerate(zip(features, self._kinds, strict=True)):
+        for column, (name, kind) in enumerate(zip(features, self.kinds, strict=True)):
             values = rows[name].to_numpy("float64")
             if kind == _PRICE:
                 values = values * self._price
@@ -74,17 +75,17 @@ class WindowRows:
                 values = values / self._shares
             self.base[:, column] = values
 
-    def scale(self, ends: np.ndarray) -> np.ndarray:
-        """(len(ends), n_features) float32: what the base rows of the windows ending there are
-        multiplied by."""
+    def factors(self, ends: np.ndarray) -> np.ndarray:
+        """(len(ends), 3) float32: what the base rows of the windows ending there are multiplied by, of
+        each kind of column."""
         factors = np.ones((len(ends), 3), "float32")
         factors[:, _PRICE] = 1 / self._price[ends]
         factors[:, _SHARES] = self._shares[ends]
-        return factors[:, self._kinds]
+        return factors
 
     def gather(self, ends: np.ndarray, length: int) -> np.ndarray:
         """The windows ending at `ends`; (len(ends), length, n_features) float32, oldest first."""
-        return gather(self.base, ends, length) * self.scale(ends)[:, None, :]
+        return gather(self.base, ends, length) * self.factors(ends)[:, None, self.kinds]
 
 
 class LastWindow(NamedTuple):

@@ -115,7 +115,7 @@ def calibrate(model: Forecaster, validation: WindowDataset) -> float:
         scores.append(model.scores(batch.windows)[:, 0])
         volatilities.append(model.calibration.log_volatility(model.closes(batch.windows)))
     score, log_volatility = (torch.cat(parts).cpu().numpy() for parts in (scores, volatilities))
-    returns = validation.returns.numpy().astype("float64")
+    returns = validation.returns.cpu().numpy().astype("float64")
     location, log_scale = fit_calibration(score, log_volatility, returns)
     model.calibration.location.copy_(torch.from_numpy(location))
     model.calibration.log_scale.copy_(torch.from_numpy(log_scale))

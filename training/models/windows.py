@@ -37,9 +37,11 @@ class WindowDataset:
     def __init__(self, windows: ServedWindows, rows: pd.DataFrame, ends: np.ndarray, length: int):
         self.ends = ends
         self.length = length
-        self._rows = windows.rows
-        self._at = torch.from_numpy(windows.at[ends])
-        self._base = torch.from_numpy(self._rows.base)
+        at = windows.at[ends]
+        self._at = torch.from_numpy(at)
+        self._base = torch.from_numpy(windows.rows.base)
+        self._factors = torch.from_numpy(windows.rows.factors(at))
+        self._kinds = torch.from_numpy(windows.rows.kinds)
         labelled = rows[[SESSION, "label"]].iloc[ends]
         self.returns = torch.from_numpy(labelled["label"].to_numpy("float32"))
         self.ranks = self.returns
@@ -51,19 +53,24 @@ class WindowDataset:
         return len(self.ends)
 
     def to(self, device: torch.device) -> "WindowDataset":
-        """The same windows, with the rows and so the batches on a device."""
+        """The same windows on a device: rows, labels, and what batches are drawn and made by."""
         moved = copy(self)
-        moved._base = self._base.to(device)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(moved, name, value.to(device))
         return moved
 
+    @property
+    def device(self) -> torch.device:
+        return self._base.device
+
     def __getitem__(self, positions: Tensor | list[int]) -> Batch:
-        device, chosen = self._base.device, torch.as_tensor(positions)
+        chosen = torch.as_tensor(positions, device=self.device)
         ends = self._at[chosen]
-        rows = (ends.to(device)[:, None] + torch.arange(1 - self.length, 1, device=device)).flatten()
-        scale = torch.from_numpy(self._rows.scale(ends.numpy())).to(device)
+        rows = (ends[:, None] + torch.arange(1 - self.length, 1, device=self.device)).flatten()
         windows = self._base.index_select(0, rows).view(len(ends), self.length, -1)
-        windows.mul_(scale[:, None])
-        return Batch(windows, self.returns[chosen].to(device), self.ranks[chosen].to(device))
+        windows.mul_(self._factors[chosen][:, self._kinds][:, None])
+        return Batch(windows, self.returns[chosen], self.ranks[chosen])
 
 
 def batches(dataset: WindowDataset, size: int, shuffle: bool = False, every: int = 1) -> Iterator[Batch]:
@@ -74,6 +81,7 @@ def batches(dataset: WindowDataset, size: int, shuffle: bool = False, every: int
         shuffle: in an order that torch draws.
         every: how many windows one is taken of.
     """
-    order = torch.randperm(len(dataset)) if shuffle else torch.arange(0, len(dataset), every)
+    n, device = len(dataset), dataset.device
+    order = torch.randperm(n, device=device) if shuffle else torch.arange(0, n, every, device=device)
     for positions in order.split(size):
         yield dataset[positions]
