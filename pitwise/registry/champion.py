@@ -32,13 +32,14 @@ def registry_client(workspace: Workspace, registry: RegistryParams) -> Any:
 
 
 def open_experiment(workspace: Workspace, registry: RegistryParams, name: str) -> Any:
-    """MLflow's client, set to the experiment; what a local registry stores lies in the workspace."""
+    """MLflow's client, set to the experiment; a database's files of models lie in the workspace."""
     import mlflow
 
     client = registry_client(workspace, registry)
     if client.get_experiment_by_name(name) is None:
-        local = registry.tracking_uri.startswith("sqlite:")
-        client.create_experiment(name, str(workspace.origin.mlflow_artifacts) if local else None)
+        # A server has a place of its own for files; with a database MLflow takes the working directory.
+        database = not registry.tracking_uri.startswith(("http:", "https:"))
+        client.create_experiment(name, str(workspace.origin.mlflow_artifacts) if database else None)
     mlflow.set_experiment(name)
     return client
 
