@@ -49,7 +49,7 @@ def main(workspace: Workspace, sessions: int, bars: int) -> None:
         scratch = published(workspace, Path(folder) / "scratch", raw[raw["date"] < live_days[0]])
         correction_sessions = load_params(scratch, "serve", ServeParams).correction_sessions
         live = LiveBars(scratch, open_store(scratch), correction_sessions)
-        # As the service does: fewer copies, and what was imported is not gone through by each collection.
+        # As the service does: fewer copies, and collections leave out what was imported.
         pd.options.mode.copy_on_write = True
         gc.collect()
         gc.freeze()
