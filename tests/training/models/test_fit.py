@@ -15,7 +15,7 @@ from training import KINDS
 from training.models.fit import Fit, Loss, calibrate, fit, fit_scaling
 from training.models.forecaster import Forecaster
 from training.models.scaler import CLIP
-from training.models.windows import WindowDataset
+from training.models.windows import WindowDataset, batches
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +202,9 @@ def test_a_look_is_at_few_windows_evenly_spread(rows, monkeypatch):
 @pytest.mark.parametrize("kind", ["ann", "lstm", "transformer"])
 def test_a_loss_is_computed_where_the_rows_were_brought(kind, rows):
     """On torch's device without numbers, which like a GPU takes no tensor of the CPU."""
-    train = small.part(rows, "train").to(torch.device("meta"))
+    train = small.part(rows, "train")
     model = small.small_model(kind).to("meta")
-    batch = train[list(range(9))]
+    batch = next(batches(train.to(torch.device("meta")), 9, shuffle=True))
     loss = Loss(small.train_params(), train)(model, batch)
     loss.backward()
     assert {part.device.type for part in (*batch, loss)} == {"meta"}

@@ -16,7 +16,7 @@ def rows() -> pd.DataFrame:
 def test_windows_are_gathered_from_the_rows_and_stored_nowhere(rows):
     dataset = small.part(rows, "train")
     before = dataset[[20]].windows
-    dataset._rows.base[dataset.ends[20], 0] = -123.0
+    dataset._base[dataset.ends[20], 0] = -123.0
     assert before[0, -1, 0] != -123.0
     assert dataset[[20]].windows[0, -1, 0] == dataset[[21]].windows[0, -2, 0] == -123.0
 
