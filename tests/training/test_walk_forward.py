@@ -321,7 +321,7 @@ def test_the_ensemble_is_made_of_its_members_forecasts_fold_by_fold(tmp_path, mo
             parts.append(said[["symbol", "event_timestamp"]].assign(score=score, split=split))
         return pd.concat(parts).assign(log_return=lambda t: 0.01 * t["score"], p_up=0.5, scale=0.02)
 
-    monkeypatch.setattr(walk_forward, "baselines", lambda horizon: {})
+    monkeypatch.setattr(walk_forward, "baselines", lambda horizon: {"persistence": None})
     monkeypatch.setattr(walk_forward, "forecast_fold", made_up)
     walk_forward.main(workspace)
     table = forecasts(workspace)
