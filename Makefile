@@ -13,7 +13,7 @@ TESTS ?=
 # In memory where that has room: hundreds of databases are made, and a disk takes longer than the work.
 RAM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {print "PYTEST_DEBUG_TEMPROOT=/dev/shm"}')
 # Compiled modules are kept whatever the environment says: compiling the tests takes each worker seconds.
-PYTEST := $(RAM) PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --maxprocesses 8 --dist worksteal -o tmp_path_retention_policy=failed
+PYTEST := $(RAM) PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --maxprocesses 8 --dist worksteal -o tmp_path_retention_policy=failed --durations 30 --durations-min 5
 EXTRAS := sources store registry evaluation models serving monitoring client dev
 
 .PHONY: run walk-forward evening test test-fast lint docs wheel setup lock clean help
