@@ -1,9 +1,10 @@
 """How long live bars take: a whole session's in one post, and one bar in each.
 
 `python -m benchmarks.serving.live_bars runs/csv` takes the bars of a workspace whose pipeline has run.
-In a scratch workspace the pipeline runs on those before the last sessions; these then come live, each
-as soon as the one before is acknowledged, into Feast with a SQLite online store on this disk. A session
-is sealed with its own bars. The last session comes bar by bar.
+In a scratch workspace the pipeline runs on those before the last sessions; these then come live, into
+Feast with a SQLite online store on this disk. A session is sealed with its own bars, and after it the
+next post waits until the journal has been moved into a landing, as it is long before the next evening.
+The last session comes bar by bar.
 
 Printed are medians, of the clock and of this process's processor time: the second also holds where
 others use the machine. The posts of the first session are not counted, which finds nothing in the
@@ -16,7 +17,7 @@ import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,7 @@ def main(workspace: Workspace, sessions: int, bars: int) -> None:
         pd.options.mode.copy_on_write = True
         gc.collect()
         gc.freeze()
-        whole = [timed(live, raw[raw["date"] == day]) for day in live_days[:-1]][1:]
+        whole = [timed(live, raw[raw["date"] == day], pause=0.3) for day in live_days[:-1]][1:]
         last = raw[raw["date"] == live_days[-1]].iloc[:bars]
         single = [timed(live, last.iloc[[i]]) for i in range(len(last))]
         figures = live.figures
@@ -81,11 +82,13 @@ def published(workspace: Workspace, folder: Path, raw: pd.DataFrame) -> Workspac
     return scratch
 
 
-def timed(live: LiveBars, bars: pd.DataFrame) -> tuple[float, float]:
-    """Seconds of the clock and of this process's processors until the bars are acknowledged."""
+def timed(live: LiveBars, bars: pd.DataFrame, pause: float = 0.0) -> tuple[float, float]:
+    """Seconds of the clock and of this process's processors until the bars are acknowledged; it returns
+    `pause` seconds later."""
     began, used = perf_counter(), process_time()
     outcomes = live.take(bars)
     seconds = perf_counter() - began, process_time() - used
+    sleep(pause)
     lost = [o for o in outcomes if o.outcome in ("refused", "failed")]
     if lost:
         raise DataError(f"{len(lost)} bars were not taken, the first one {lost[0]}.")

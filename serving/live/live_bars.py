@@ -337,6 +337,8 @@ class LiveBars:
     def _watch(self) -> None:
         with self.locked(self._wait_seconds):
             self._refresh()
+            if self._undrained:
+                self._drain()
         # A session of bars takes 40 MiB for a moment, and of several such moments the C library would
         # keep 200.
         give_back()
@@ -415,10 +417,10 @@ class LiveBars:
         return both.sort_values(["symbol", "date", "kind", "known_at"], ignore_index=True)
 
     def _finish(self) -> None:
-        """Announce what has changed, and move the journal if a session was sealed."""
+        """Announce what has changed; if a session was sealed, have the watch move the journal."""
         self._tell()
         if self._undrained:
-            self._drain()
+            self._loop.wake()
 
     def _seal(self, explicit: pd.Timestamp | None = None) -> bool:
         """Seal the sessions that are complete; where that fails they stay open, and the bars

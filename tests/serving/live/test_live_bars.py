@@ -526,6 +526,9 @@ def test_the_journal_is_drained_at_the_start_at_a_seal_and_at_the_end(calmly, ca
     assert landed_live(calmly) == []
     live.take(calm[(calm["date"] == "2014-07-02") & (calm["symbol"] != "S000")].assign(volume=2.0))
     at_seal = [("S000", 1.0), ("S001", 2.0), ("S002", 2.0), ("S003", 2.0)]
+    until = time.monotonic() + 10  # by the watch, which a seal wakes
+    while landed_live(calmly) != at_seal and time.monotonic() < until:
+        time.sleep(0.01)
     assert landed_live(calmly) == at_seal
     live.take(bar(calm, "2014-07-03", volume=3.0))
     assert landed_live(calmly) == at_seal
