@@ -268,7 +268,7 @@ class LiveBars:
             with self._kept("The seal is kept, and follows when it is mended."):
                 self._seal(date)
                 self._catch_up(now)
-                self._finish()
+                self._tell()
 
     def close(self, timeout: float = 60) -> bool:
         """Finish what is under way, and let another service take over.
@@ -332,7 +332,7 @@ class LiveBars:
             LOG.info("live bars go on from what has landed or was published")
         if self._market.is_behind or self._in_doubt:
             self._catch_up(self._now())
-        self._finish()
+        self._tell()
 
     def _watch(self) -> None:
         with self.locked(self._wait_seconds):
@@ -371,7 +371,7 @@ class LiveBars:
         if self._in_doubt or self._market.is_behind:
             self._catch_up(self._now())
         self._is_loading = False
-        self._finish()
+        self._tell()
         # Loading takes twice what is kept, and the rest would stay with this process until it ends.
         give_back()
 
@@ -406,7 +406,7 @@ class LiveBars:
         if self._figures["dead_letters"]:
             self._journal.revive(bars[~bars["symbol"].isin(failed)])
             self._count_dead_letters()
-        self._finish()
+        self._tell()
         return aside, failed
 
     def _factors(self) -> pd.DataFrame:
@@ -415,12 +415,6 @@ class LiveBars:
         live = bar_versions([Landing(ours, LIVE, ours["known_at"].max())], 1.0).factors
         both = pd.concat([self._batch_factors, live], ignore_index=True).drop_duplicates()
         return both.sort_values(["symbol", "date", "kind", "known_at"], ignore_index=True)
-
-    def _finish(self) -> None:
-        """Announce what has changed; if a session was sealed, have the watch move the journal."""
-        self._tell()
-        if self._undrained:
-            self._loop.wake()
 
     def _seal(self, explicit: pd.Timestamp | None = None) -> bool:
         """Seal the sessions that are complete; where that fails they stay open, and the bars
@@ -442,6 +436,7 @@ class LiveBars:
             return False
         if sealed:
             self._seal_error, self._is_told, self._undrained = "", False, True
+            self._loop.wake()  # to move the journal: no bar waits for that
         return sealed
 
     def _drain(self) -> None:

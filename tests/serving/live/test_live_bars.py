@@ -541,6 +541,24 @@ def test_the_journal_is_drained_at_the_start_at_a_seal_and_at_the_end(calmly, ca
     live.close()
 
 
+def test_a_journal_that_cannot_be_moved_is_tried_again_with_the_next_watch(calmly, calm, monkeypatch):
+    live = live_bars(calmly)
+    tried = []
+
+    def drain(workspace, timeout):
+        tried.append(timeout)
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(live._journal, "drain", drain)
+        live.take(calm[calm["date"] == "2014-07-02"])
+        time.sleep(0.3)
+        assert len(tried) == 1
+    assert landed_live(calmly) == []
+    live.close()
+    assert len(landed_live(calmly)) == 4
+
+
 @pytest.mark.parametrize("point", ["before the landing", "after it"])
 def test_a_drain_that_is_killed_loses_and_doubles_nothing(tmp_path, calm, monkeypatch, point):
     workspace = Workspace(tmp_path)
