@@ -103,9 +103,10 @@ def test_the_folder_has_the_models_files_and_no_database(workspace):
 @pytest.fixture
 def s3(monkeypatch) -> Iterator[str]:
     """Address of an S3 with the settings' bucket, which is empty."""
-    pytest.importorskip("dvc_s3")
-    boto3 = pytest.importorskip("boto3")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
