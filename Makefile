@@ -14,7 +14,7 @@ TESTS ?=
 RAM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {print "PYTEST_DEBUG_TEMPROOT=/dev/shm"}')
 # Compiled modules are kept whatever the environment says: compiling the tests takes each worker seconds.
 PYTEST := $(RAM) PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --maxprocesses 8 --dist worksteal -o tmp_path_retention_policy=failed --durations 30 --durations-min 5
-EXTRAS := sources store registry evaluation models serving monitoring client dev
+EXTRAS := sources store registry evaluation models serving monitoring client ray s3 dev
 
 .PHONY: run walk-forward evening test test-fast lint docs wheel setup lock clean help
 
@@ -52,13 +52,18 @@ wheel: setup ## the package, in dist/
 
 setup: $(INSTALLED) ## what every target needs, in .venv
 
+# On all cores, where pip takes one, and without packages' own tests. A file that does not compile is a
+# package's template or for another Python, and nobody imports it.
+COMPILE_ALL := $(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib
+
 # Plain pip, so that nothing but Python is needed; a CPU build of torch that pip can find is taken as it is.
 $(INSTALLED): locks/dev.lock pyproject.toml hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, $(PYTHON) is %d.%d. Try: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing what locks/dev.lock names into .venv (a few minutes the first time)"
-	@$(PIP) -r locks/dev.lock
-	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(PIP) --no-compile -r locks/dev.lock
+	@$(PIP) --no-compile --no-deps --no-build-isolation --editable .
+	@$(COMPILE_ALL) || true
 	@touch $(INSTALLED)
 
 # Needs uv. Versions stay as locks/dev.lock has them; UPGRADE="name another" lets some rise, and every other

@@ -1,5 +1,6 @@
 """What all tests share: the finished default run, PostgreSQL, and the marker of each test."""
 
+import gc
 import os
 import re
 from collections import defaultdict
@@ -47,6 +48,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     folder = collection_path.relative_to(config.rootpath / "tests").parts[0]
     dear = folder in FOLDERS or "\npytestmark = pytest.mark.component\n" in text
     return True if dear and not re.search(r"mark\.(unit|property)\b", text) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep garbage collection off what this makes: it is large, and needed to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
