@@ -63,7 +63,11 @@ def engine_of(workspace: Workspace) -> EngineParams:
 
 
 def run(
-    engine: EngineParams, function: Callable[[T], R], tasks: Iterable[T], ordered: bool = False
+    engine: EngineParams,
+    function: Callable[[T], R],
+    tasks: Iterable[T],
+    ordered: bool = False,
+    on_gpu: Callable[[T], bool] = lambda task: False,
 ) -> Iterator[R]:
     """What a function makes of each task, as soon as it is there.
 
@@ -73,13 +77,15 @@ def run(
     Args:
         function: of a module, so that another process can import it.
         ordered: in the order of the tasks; else in that in which they are finished.
+        on_gpu: whether a task uses a GPU. A Ray cluster that has some gives it one to itself; on this
+            machine's cores tasks share what there is.
 
     Raises:
         StoreError: a process died, on this machine or again and again on Ray's; or there is no cluster.
         Exception: what the function raises.
     """
     if engine.kind == "ray":
-        return _on_ray(engine, function, tasks, ordered)
+        return _on_ray(engine, function, tasks, ordered, on_gpu)
     return _on_cores(engine.n_jobs, function, tasks, ordered)
 
 
@@ -104,19 +110,31 @@ def _on_cores(n_jobs: int, function: Callable[[T], R], tasks: Iterable[T], order
 
 
 def _on_ray(
-    engine: EngineParams, function: Callable[[T], R], tasks: Iterable[T], ordered: bool
+    engine: EngineParams,
+    function: Callable[[T], R],
+    tasks: Iterable[T],
+    ordered: bool,
+    on_gpu: Callable[[T], bool],
 ) -> Iterator[R]:
     ray = connected(engine)
-    at_a_time = engine.n_jobs if engine.n_jobs > 0 else int(ray.cluster_resources()["CPU"])
-    compute = ray.remote(num_cpus=1, max_retries=RETRIES)(_computed)
+    resources = ray.cluster_resources()
+    at_a_time = engine.n_jobs if engine.n_jobs > 0 else int(resources["CPU"])
+    on_core, on_core_and_gpu = (
+        ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_computed) for gpus in (0, 1)
+    )
+
+    def begun(task: T) -> Any:
+        compute = on_core_and_gpu if resources.get("GPU", 0) >= 1 and on_gpu(task) else on_core
+        return compute.remote(function, task)
+
     waiting = iter(tasks)
-    running = deque(compute.remote(function, task) for task in islice(waiting, at_a_time))
+    running = deque(begun(task) for task in islice(waiting, at_a_time))
     try:
         while running:
             done = running[0] if ordered else ray.wait(list(running), fetch_local=False)[0][0]
             result = ray.get(done)
             running.remove(done)
-            running.extend(compute.remote(function, task) for task in islice(waiting, 1))
+            running.extend(begun(task) for task in islice(waiting, 1))
             yield result
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
@@ -128,6 +146,13 @@ def _on_ray(
     finally:
         for one in running:
             ray.cancel(one)
+
+
+def has_cluster_gpu(engine: EngineParams) -> bool:
+    """Whether there is a cluster with a GPU, which this machine itself may lack."""
+    if engine.kind != "ray" or not engine.address:
+        return False
+    return connected(engine).cluster_resources().get("GPU", 0) >= 1
 
 
 def connected(engine: EngineParams) -> Any:

@@ -13,12 +13,13 @@ from support.engine_tasks import (
     once_deadly_table,
     product_sum,
     unreadable,
+    visible_gpus,
     waits_for_the_next,
 )
 from support.project import with_params
 
 from pitwise import extras
-from pitwise.engine import EngineParams, engine_of, run
+from pitwise.engine import EngineParams, engine_of, has_cluster_gpu, run
 from pitwise.errors import DataError, ParamsError, StoreError
 from pitwise.shards import Shards
 
@@ -31,10 +32,14 @@ SECTION = {"kind": "ray", "n_jobs": 2, "address": None}
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[EngineParams]:
-    """Two nodes of one core each; `ray start` would bind the second one to all interfaces."""
+    """Two nodes of one core each, the second one with a GPU by its own account.
+
+    `ray start` would bind that one to all interfaces.
+    """
     paths = os.pathsep.join(path for path in sys.path if path)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", paths)
+        environment.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         environment.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # read when Ray is imported
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         import ray
@@ -48,7 +53,7 @@ def cluster() -> Iterator[EngineParams]:
         }
         nodes = Cluster(True, head_node_args=node | {"include_dashboard": False, "no_monitor": True})
         try:
-            nodes.add_node(**node)
+            nodes.add_node(**node, num_gpus=1)
             yield EngineParams(kind="ray", n_jobs=-1, address=nodes.address)
         finally:
             ray.shutdown()
@@ -117,6 +122,16 @@ def test_tasks_begin_when_there_is_room_for_them(cluster):
         next(results)
         results.close()
         assert len(begun) <= 3
+
+
+def test_a_task_that_uses_a_gpu_gets_one_to_itself_where_the_cluster_has_some(cluster):
+    assert list(run(cluster, visible_gpus, range(3), True, lambda number: number == 1)) == [
+        None,
+        "0",
+        None,
+    ]
+    assert has_cluster_gpu(cluster)
+    assert not has_cluster_gpu(CORES)
 
 
 def test_the_cluster_listens_on_loopback_alone(cluster):

@@ -129,6 +129,7 @@ def register_version(workspace: Workspace, client: Any, kind: str, name: str, ev
         info = mlflow.onnx.log_model(
             model,
             name="model",
+            save_as_external_data=False,  # else weights lie in a file that is named by chance
             signature=signature(training["window"], len(features), outputs),
             input_example={INPUT: example_windows(workspace, features, training["window"])},
             registered_model_name=name,

@@ -7,7 +7,7 @@ stopped goes on, and each trial is counted in the ledger: the best of many looks
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from pitwise.registry.promotions import registry_writer
 from pitwise.registry.runs import begun_in
 from pitwise.stage import Params, load_params
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256
-from training import KINDS
+from training import KINDS, NETS
 from training.folds import COLUMNS, fit_and_forecast, fold_parts, inputs_of
 from training.recipes import OF_MODELS, code_of, identity
 from training.search_space import SearchParams, Values, changed, current, space_of
@@ -181,6 +181,9 @@ class Search:
 class Fit(NamedTuple):
     """One fit of a trial."""
 
+    trial: int
+    """Its number among those that are tried together."""
+    values: Values
     fold: int
     seed: int
 
@@ -190,9 +193,9 @@ def _forecaster(root: str, kind: str, name: str) -> Callable[[int, Values, int],
     return Search.of(Workspace(root), kind).forecaster()
 
 
-def _forecast(study: tuple[str, str, str], values: Values, fit: Fit) -> pd.DataFrame:
+def _forecast(study: tuple[str, str, str], fit: Fit) -> tuple[Fit, pd.DataFrame]:
     """What a fit forecasts; all that it needs it reads, so that it may run in another process."""
-    return _forecaster(*study)(fit.fold, values, fit.seed)
+    return fit, _forecaster(*study)(fit.fold, fit.values, fit.seed)
 
 
 def search(
@@ -258,75 +261,91 @@ def _searched(what: Search, wanted: int, log: Callable[..., None]) -> Found:
     with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
         bar = progress.add_task(f"{what.kind}: trials", total=wanted, completed=len(done))
 
-        def advance(study: Any, one: Any) -> None:
-            complete = [t.value for t in study.get_trials(deepcopy=False) if t.state == states.COMPLETE]
-            best = f"best rank IC {max(complete):+.4f}" if complete else "trials"
-            progress.update(bar, advance=1, description=f"{what.kind}: {best}")
-
-        if len(done) < wanted:
-            objective = _objective(what, log)
-            study.optimize(objective, n_trials=wanted - len(done), callbacks=[advance])
+        for first in range(len(done), wanted, what.params.at_once):
+            drawn = [study.ask() for _ in range(min(what.params.at_once, wanted - first))]
+            for one, mean in _tried_together(what, drawn, log):
+                study.tell(one, mean, states.PRUNED if mean is None else states.COMPLETE)
+                complete = study.get_trials(deepcopy=False, states=(states.COMPLETE,))
+                best = f"best rank IC {study.best_value:+.4f}" if complete else "trials"
+                progress.update(bar, advance=1, description=f"{what.kind}: {best}")
     return _found(study, what, today)
 
 
-def _objective(what: Search, log: Callable[..., None]) -> Callable[[Any], float]:
-    """The mean rank IC of a trial over the sessions of all inner folds."""
-    from optuna import TrialPruned
+@dataclass
+class _Trial:
+    """A trial in its way through the inner folds."""
 
+    drawn: Any
+    """Optuna's."""
+    values: Values
+    fits: list[pd.DataFrame] = field(default_factory=list)
+    """Of the fold it is in."""
+    sessions: list[pd.DataFrame] = field(default_factory=list)
+    """Of the folds before."""
+    pruned: bool = False
+
+
+def _tried_together(
+    what: Search, drawn: list[Any], log: Callable[..., None]
+) -> Iterator[tuple[Any, float | None]]:
+    """Optuna's trials, each as soon as it is finished, with its mean rank IC; None where it was pruned.
+
+    Their fits are tasks side by side, fold by fold, in an order that no number of workers changes.
+    """
     engine = engine_of(what.workspace)
     study = str(what.workspace.root), what.kind, what.name
     seeds = range(what.params.seed, what.params.seed + what.params.seeds)
     space = what.params.space[what.kind]
     labels = read_parquet(what.workspace.dataset_rows, [*KEYS, "label"])
+    trials = [_Trial(one, {key: of.suggest(one, key) for key, of in space.items()}) for one in drawn]
 
-    def objective(one: Any) -> float:
-        values = {key: of.suggest(one, key) for key, of in space.items()}
-        said: list[pd.DataFrame] = []
-        mean, pruned = 0.0, False
-
-        def wanted() -> Iterator[Fit]:
-            for number in range(len(what.folds)):
+    def wanted() -> Iterator[Fit]:
+        for fold in range(len(what.folds)):
+            for number, one in enumerate(trials):
                 for seed in seeds:
-                    if pruned:
-                        return
-                    yield Fit(number, seed)
+                    if not one.pruned:
+                        yield Fit(number, one.values, fold, seed)
 
-        forecasts = run(engine, partial(_forecast, study, values), wanted(), ordered=True)
-        for fold in what.folds:
-            fits = pd.concat([next(forecasts) for _ in seeds])
-            scores = fits.groupby(KEYS, observed=True, as_index=False)["score"].mean()
-            table = scores.merge(labels, on=KEYS, validate="one_to_one")
-            said.append(by_session(table, what.horizon))
-            so_far = mean_and_t(pd.concat(said)["rank_ic"].to_numpy())[0]
-            mean = so_far or 0.0  # who says the same of all symbols ranks nothing
-            one.report(mean, fold.number)
-            if one.should_prune() and fold is not what.folds[-1]:
-                pruned = True
-                break
-        for _ in forecasts:  # what had begun when the trial was pruned
-            pass
-        line = trial("search", what.kind, what.recipe(values), pd.concat(said), what.horizon)
-        one.set_user_attr("values", values)
-        one.set_user_attr(LEDGER, line._asdict())
-        record_trials(what.workspace, [line])
-        log(what, values, line, pruned)
-        if pruned:
-            raise TrialPruned
-        return mean
+    on_gpu = what.kind in NETS
+    for fit, said in run(engine, partial(_forecast, study), wanted(), True, lambda _: on_gpu):
+        one = trials[fit.trial]
+        if one.pruned:  # what had begun by then
+            continue
+        one.fits.append(said)
+        if len(one.fits) < len(seeds):
+            continue
+        scores = pd.concat(one.fits).groupby(KEYS, observed=True, as_index=False)["score"].mean()
+        one.fits.clear()
+        table = scores.merge(labels, on=KEYS, validate="one_to_one")
+        one.sessions.append(by_session(table, what.horizon))
+        so_far = mean_and_t(pd.concat(one.sessions)["rank_ic"].to_numpy())[0]
+        mean = so_far or 0.0  # who says the same of all symbols ranks nothing
+        one.drawn.report(mean, fit.fold)
+        is_last = fit.fold == len(what.folds) - 1
+        one.pruned = not is_last and one.drawn.should_prune()
+        if is_last or one.pruned:
+            _record(what, one, log)
+            yield one.drawn, None if one.pruned else mean
 
-    return objective
+
+def _record(what: Search, one: _Trial, log: Callable[..., None]) -> None:
+    """Keep what became of a trial in the study and in the ledger, and tell it."""
+    found = pd.concat(one.sessions)
+    line = trial("search", what.kind, what.recipe(one.values), found, what.horizon)
+    one.drawn.set_user_attr("values", one.values)
+    one.drawn.set_user_attr(LEDGER, line._asdict())
+    record_trials(what.workspace, [line])
+    log(what, one.values, line, one.pruned)
 
 
 def _restart_running(study: Any) -> None:
-    """Queue anew the trial that a stop or a kill has ended; the caller is the only one who searches."""
+    """Queue anew the trials that a stop or a kill has ended; the caller is the only one who searches."""
     from optuna.trial import TrialState
 
-    begun = [one for one in study.get_trials() if one.state != TrialState.WAITING]
-    for one in begun:
-        if one.state == TrialState.RUNNING:  # a kill; Ctrl-C makes it a failed one
-            study.tell(one.number, state=TrialState.FAIL)
-    if begun and begun[-1].state in (TrialState.RUNNING, TrialState.FAIL) and begun[-1].params:
-        study.enqueue_trial(begun[-1].params, skip_if_exists=False)
+    for one in study.get_trials(states=[TrialState.RUNNING]):
+        study.tell(one.number, state=TrialState.FAIL)
+        if one.params:
+            study.enqueue_trial(one.params, skip_if_exists=False)
 
 
 def _found(study: Any, what: Search, today: dict[str, Any] | None) -> Found:

@@ -70,6 +70,8 @@ class SearchParams(Params):
     """Fits in each fold, whose forecasts are averaged."""
     seed: int = Field(ge=0)
     """Of the draws, and of the first fit."""
+    at_once: int = Field(ge=1)
+    """Trials that are drawn together, and so without each other's results, and fitted side by side."""
     pruning: bool
     """Whether a trial ends after a fold in which it is below the median of those before."""
     experiment: str = Field(min_length=1)

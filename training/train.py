@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pitwise.engine import engine_of, run
+from pitwise.engine import engine_of, has_cluster_gpu, run
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import KEYS
 from pitwise.features.indicators import NAMES
 from pitwise.features.served import ENDS, ServedWindows
 from pitwise.stage import load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json
-from training import KINDS
+from training import KINDS, NETS
 from training.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -140,18 +140,20 @@ def fit_seed(root: str, kind: str, seed: int, progress: bool = False) -> "Fit":
 
 
 def main(workspace: Workspace, kind: str) -> None:
-    """Fit the model of one of `KINDS`; several seeds side by side, each on one core."""
+    """Fit the model of one of `KINDS`; several seeds side by side, each on one core or GPU."""
     from training.models.fit import TrainParams
     from training.models.forecaster import BODIES
 
     params = load_params(workspace, "train", TrainParams)
     body = load_params(workspace, kind, BODIES[kind][1])
     root, seeds = str(workspace.root), [params.seed + i for i in range(body.seeds)]
+    engine, on_gpu = engine_of(workspace), kind in NETS
     clock = time.perf_counter()
-    if len(seeds) == 1:  # has all cores
+    if len(seeds) == 1 and not (on_gpu and has_cluster_gpu(engine)):  # has all cores
         results = [fit_seed(root, kind, params.seed, progress=sys.stderr.isatty())]
     else:
-        results = list(run(engine_of(workspace), partial(fit_seed, root, kind), seeds, ordered=True))
+        fit = partial(fit_seed, root, kind)
+        results = list(run(engine, fit, seeds, ordered=True, on_gpu=lambda _: on_gpu))
     seconds = time.perf_counter() - clock
     result = results[0]
     loss = float(np.mean([one.validation_loss for one in results]))

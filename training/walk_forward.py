@@ -44,7 +44,7 @@ from pitwise.features.served import ENDS
 from pitwise.registry.promotions import promotions
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace, read_json, read_parquet, sha256, write_json, write_parquet
-from training import CANDIDATES, ENSEMBLE, KINDS
+from training import CANDIDATES, ENSEMBLE, KINDS, NETS
 from training.ensemble import EnsembleParams, ensemble_forecast, recipe_of_ensemble
 from training.folds import Recipe, forecast_fold, params_of
 from training.recipes import OF_BASELINES as RECIPE_OF_BASELINES
@@ -174,7 +174,8 @@ def run_tasks(workspace: Workspace, wanted: list[Task], engine: EngineParams) ->
     )
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("fits", total=len(wanted), completed=len(wanted) - len(missing))
-        for task, said in run(engine, partial(_run, str(workspace.root)), missing):
+        one = partial(_run, str(workspace.root))
+        for task, said in run(engine, one, missing, on_gpu=lambda task: task.recipe.kind in NETS):
             write_parquet(said, task.path)
             progress.update(bar, advance=1, description=f"{task.recipe.kind} {task.fold.test[0]:%Y-%m}")
 

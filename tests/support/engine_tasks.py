@@ -45,6 +45,11 @@ def waits_for_the_next(task: Task) -> int:
     return task.number
 
 
+def visible_gpus(number: int) -> str | None:
+    """The GPUs that Ray has given to the process, as CUDA reads them."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 def once_deadly_table(marks: Path, name: str) -> dict[str, pa.Table]:
     """A table of a shard; each time it is computed is a line of a file, and `deadly` once is a death."""
     with (marks / name).open("a") as file:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
@@ -18,6 +19,7 @@ from pitwise.features.daily import daily_features
 from pitwise.features.history import CREATED, KEYS
 from pitwise.features.indicators import NAMES
 from pitwise.features.windows import unpacked
+from pitwise.shards import write_groups
 from pitwise.workspace import Workspace, read_json, write_json, write_parquet
 from training import dataset
 
@@ -80,9 +82,9 @@ def work_two_days(folder: Path) -> None:
     publish.main(workspace)
     make("monday")
     second = daily_features(days.second)
-    write_parquet(
-        loaded_again(history, second, pd.Timestamp("2024-06-04 22:00Z")), workspace.daily_features
-    )
+    both = loaded_again(history, second, pd.Timestamp("2024-06-04 22:00Z"))
+    by_symbol = (pa.Table.from_pandas(own, preserve_index=False) for _, own in both.groupby("symbol"))
+    write_groups(by_symbol, workspace.daily_features)
     publish.main(workspace)
     make("tuesday")
     with pytest.MonkeyPatch.context() as patched:

@@ -505,6 +505,13 @@ def test_the_seeds_of_a_kind_are_averaged_in_one_file(four_runs, tmp_path):
     assert training["parameters"] == 2 * four_runs.runs["first"].training["ann"]["parameters"]
 
 
+def test_the_registry_has_the_files_of_the_stages_byte_for_byte(four_runs):
+    registered = {sha256(path) for path in four_runs.workspace.mlflow_artifacts.rglob("model.onnx")}
+    fitted = {one["onnx_sha256"] for one in four_runs.runs["first"].training.values()}
+    assert len(fitted) == len(CANDIDATES)
+    assert fitted <= registered
+
+
 def test_a_version_has_a_card_and_what_it_says_is_so(four_runs):
     kind = four_runs.runs["first"].report["champion_kind"]
     version = version_of_kind(four_runs, kind)

@@ -18,7 +18,13 @@ SPACE = {
     "gradient_boosting.iterations": {"low": 2, "high": 5},
     "gradient_boosting.rows_per_leaf": {"choices": [20, 50]},
 }
-PARAMS = {"first_test": 0.5, "step": "quarter", "pruning": False, "space": {"gradient_boosting": SPACE}}
+PARAMS = {
+    "first_test": 0.5,
+    "step": "quarter",
+    "at_once": 3,
+    "pruning": False,
+    "space": {"gradient_boosting": SPACE},
+}
 
 
 @pytest.fixture
@@ -57,6 +63,7 @@ def test_a_stopped_search_goes_on_and_each_trial_counts_once(workspace):
     found = search(workspace, "gradient_boosting", 4, stop)
     assert found.finished == 4
     assert tried[2] == tried[1], "what was running is tried again"
+    assert len(tried) == 5
     lines = recorded_trials(workspace)
     assert {(line.source, line.kind) for line in lines} == {("search", "gradient_boosting")}
     assert len(lines) == len({json.dumps(values) for values in tried})

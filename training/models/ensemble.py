@@ -113,14 +113,15 @@ def graph_of(
     for member, weight in zip(members, combination.weights, strict=True):
         model, name = onnx.load(member.file), member.name
         opsets |= {used.domain: used.version for used in model.opset_import}
-        places = constant(f"{name}/places", _places(member, features))
+        places = constant(f"places_{name}", _places(member, features))
         nodes.append(node("Gather", [INPUT, places], [f"{name}/{INPUT}"], axis=2))
         graph = compose.add_prefix(model, f"{name}/").graph
         nodes += graph.node
         constants += graph.initializer
-        weighted.append(f"{name}/weighted")
-        log_scales.append(f"{name}/log_scale")
-        share = constant(f"{name}/weight", float(weight))
+        # No name of these begins as the member's do: one of several seeds is such a graph itself.
+        weighted.append(f"weighted_{name}")
+        log_scales.append(f"log_scale_{name}")
+        share = constant(f"weight_{name}", float(weight))
         nodes.append(node("Mul", [f"{name}/score", share], weighted[-1:]))
         nodes.append(node("Log", [f"{name}/scale"], log_scales[-1:]))
     bias = constant("bias", combination.bias)

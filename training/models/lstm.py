@@ -24,7 +24,7 @@ class SequenceDropout(nn.Dropout):
 
     def forward(self, values: Tensor) -> Tensor:
         """(batch, sessions, units) to the same shape."""
-        whole = values.new_ones(len(values), 1, values.shape[-1])
+        whole = values.new_ones(values.shape[0], 1, values.shape[-1])  # len() would fix it in an export
         return values * functional.dropout(whole, self.p, self.training)
 
 

@@ -71,22 +71,43 @@ def test_in_a_fold_it_is_of_what_all_members_forecast_and_fitted_on_validation_a
     pd.testing.assert_frame_equal(ensemble_forecast([changed, b]).set_index("symbol"), said)
 
 
+FEATURES, LENGTH = ["open", "close", "volume"], 4
+COMBINATION = Combination(np.array([0.5, 2.0]), 1.0, (0.001, 0.01))
+
+
+def saved(model, folder, name: str, features: list[str]) -> Member:
+    (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+    return Member(name, folder / f"{name}.onnx", features)
+
+
+def by_hand(folder, name: str, features: list[str], spread: float) -> Member:
+    """Its score is the mean of the window / 1e6, its scale the `spread`."""
+    model = models_by_hand.onnx_model(window=LENGTH, features=len(features), spread=spread)
+    return saved(model, folder, name, features)
+
+
 def test_members_with_features_of_their_own_see_those_in_the_one_graph(tmp_path):
-    """By hand, a score is the mean of the window / 1e6, a scale the `spread`."""
-    features, length, members = ["open", "close", "volume"], 4, []
-    for name, needs, spread in (("two", ["volume", "open"], 0.01), ("one", ["close"], 0.04)):
-        model = models_by_hand.onnx_model(window=length, features=len(needs), spread=spread)
-        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
-        members.append(Member(name, tmp_path / f"{name}.onnx", needs))
-    combination = Combination(np.array([0.5, 2.0]), 1.0, (0.001, 0.01))
-    (tmp_path / "both.onnx").write_bytes(
-        graph_of(members, features, length, combination).SerializeToString()
-    )
-    windows = rng.uniform(0, 1e6, (5, length, 3)).astype("float32")
-    said = run_onnx(open_onnx(tmp_path / "both.onnx"), windows)
+    members = [
+        by_hand(tmp_path, "two", ["volume", "open"], 0.01),
+        by_hand(tmp_path, "one", ["close"], 0.04),
+    ]
+    both = saved(graph_of(members, FEATURES, LENGTH, COMBINATION), tmp_path, "both", FEATURES)
+    windows = rng.uniform(0, 1e6, (5, LENGTH, 3)).astype("float32")
+    said = run_onnx(open_onnx(both.file), windows)
     two, one = (windows[:, :, at].mean(axis=(1, 2)) / 1e6 for at in ([2, 0], [1]))
     score = 1 + 0.5 * two + 2 * one
     np.testing.assert_allclose(said["score"], score, rtol=1e-5)
     np.testing.assert_allclose(said["log_return"], 0.001 + 0.01 * score, rtol=1e-5)
     np.testing.assert_allclose(said["scale"], 0.02, rtol=1e-5)
     np.testing.assert_allclose(said["p_up"], 1 / (1 + np.exp(-said["log_return"] / 0.02)), rtol=1e-5)
+
+
+def test_a_member_may_be_the_mean_of_several_seeds(tmp_path):
+    seeds = [by_hand(tmp_path, f"seed_{i}", FEATURES, 0.01) for i in range(2)]
+    mean = saved(graph_of(seeds, FEATURES, LENGTH, COMBINATION), tmp_path, "mean", FEATURES)
+    members = [mean, by_hand(tmp_path, "one", ["close"], 0.04)]
+    all_of = saved(graph_of(members, FEATURES, LENGTH, COMBINATION), tmp_path, "all", FEATURES)
+    windows = rng.uniform(0, 1e6, (5, LENGTH, 3)).astype("float32")
+    of_mean = 1 + 2.5 * windows.mean(axis=(1, 2)) / 1e6
+    score = 1 + 0.5 * of_mean + 2 * windows[:, :, 1].mean(axis=1) / 1e6
+    np.testing.assert_allclose(run_onnx(open_onnx(all_of.file), windows)["score"], score, rtol=1e-5)
