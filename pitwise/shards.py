@@ -9,7 +9,8 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, pairwise
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pitwise.engine import EngineParams, run
-from pitwise.workspace import read_parquet, replacing, sha256, synced
+from pitwise.workspace import parquet_options, read_parquet, replacing, sha256
 
 T = TypeVar("T")
 Tables = dict[str, pa.Table]
@@ -34,22 +35,42 @@ Range = tuple[str | None, str | None]
 
 CODE = Path(__file__).absolute().parents[1]
 LIBRARIES = ("numpy", "pandas", "pyarrow")
+CHECKSUMS = "checksums.json"
+
+
+def symbol_counts(path: Path) -> pa.Table:
+    """How many rows each symbol has: `symbol` and `rows`, sorted.
+
+    Args:
+        path: of a table with the column `symbol`; rows without one are not counted.
+    """
+    column = pq.read_table(path, columns=["symbol"], read_dictionary=["symbol"])["symbol"]
+    counts = pc.value_counts(column.unify_dictionaries().drop_null())
+    names = counts.field("values").cast(pa.string())
+    return pa.table({"symbol": names, "rows": counts.field("counts")}).sort_by("symbol")
 
 
 def symbol_ranges(path: Path, rows: int) -> list[Range]:
     """Ranges of about `rows` rows; together they hold every symbol there is, each once.
 
     Args:
-        path: of a table with the column `symbol`; rows without one are not counted.
+        path: as of `symbol_counts`.
     """
-    column = pq.read_table(path, columns=["symbol"])["symbol"].combine_chunks().drop_null()
-    counts = pa.Table.from_struct_array(pc.value_counts(column)).sort_by("values")
-    ends = counts["counts"].to_numpy().cumsum()
-    starts = ends - counts["counts"].to_numpy()
-    wanted = np.arange(0, starts.max(initial=0) + 1, rows)
-    first = np.unique(np.searchsorted(starts, wanted))
-    symbols = counts["values"].take(first).to_pylist()
-    return list(pairwise([None, *symbols[1:], None]))
+    counts = symbol_counts(path)
+    return ranges_of(dict(zip(*(column.to_pylist() for column in counts.columns), strict=True)), rows)
+
+
+def ranges_of(counts: Mapping[str, int], rows: int) -> list[Range]:
+    """Ranges of about `rows` rows; together they hold every symbol there is, each once.
+
+    Args:
+        counts: rows of each symbol.
+    """
+    symbols = sorted(counts)
+    ends = np.array([counts[symbol] for symbol in symbols], "int64").cumsum()
+    starts = np.append(0, ends)[: len(ends)]
+    first = np.unique(np.searchsorted(starts, np.arange(0, starts.max(initial=0) + 1, rows)))
+    return list(pairwise([None, *(symbols[at] for at in first[1:]), None]))
 
 
 def read_range(path: Path, symbols: Range) -> pd.DataFrame:
@@ -64,12 +85,8 @@ def read_range(path: Path, symbols: Range) -> pd.DataFrame:
 def write_groups(groups: Iterator[pa.Table], path: Path) -> None:
     """Write one table from its parts, a row group each, of which there is one at least."""
     head = next(groups)
-    with (
-        replacing(path) as temporary,
-        pq.ParquetWriter(
-            temporary, head.schema, coerce_timestamps="us", allow_truncated_timestamps=True
-        ) as writer,
-    ):
+    options = parquet_options(head.schema)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, head.schema, **options) as writer:
         for group in chain([head], groups):
             writer.write_table(group, row_group_size=len(group))
 
@@ -126,8 +143,9 @@ class Shards(Generic[T]):
                 if other != self.folder:
                     shutil.rmtree(other)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for half in self.folder.glob(".*"):
-            shutil.rmtree(half)
+        for path in self.folder.iterdir():
+            if path.name.startswith(".") or not _is_whole(path):
+                shutil.rmtree(path)
 
     def remove(self) -> None:
         """Of no more use: what was made of them is on the disk."""
@@ -152,15 +170,17 @@ def _identity(
 
 
 def _made(function: Callable[[T], Tables], task: tuple[T, Path]) -> None:
-    """Compute a shard and keep it, whole or not at all."""
+    """Compute a shard and keep it, with the checksums of its files.
+
+    Nobody waits for the disk to hold it: after a power loss the checksums tell what is whole.
+    """
     shard, path = task
     tables = function(shard)
     half = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
     for name, table in tables.items():
-        options = pa.ipc.IpcWriteOptions(compression="zstd")
-        with pa.ipc.new_file(half / name, table.schema, options=options) as writer:
+        with pa.ipc.new_file(half / name, table.schema) as writer:
             writer.write_table(table)
-        synced(half / name)
+    (half / CHECKSUMS).write_text(json.dumps({name: _checksum(half / name) for name in tables}))
     try:
         half.rename(path)
     except OSError:
@@ -168,8 +188,21 @@ def _made(function: Callable[[T], Tables], task: tuple[T, Path]) -> None:
         if not path.exists():
             raise
         shutil.rmtree(half)
-    synced(path.parent)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        checksums = json.loads((path / CHECKSUMS).read_text())
+        return all(_checksum(path / name) == checksum for name, checksum in checksums.items())
+    except (ValueError, OSError):
+        return False
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32, at 4 GB/s."""
+    return zlib.crc32(pa.memory_map(str(path)).read_buffer())
 
 
 def _read(path: Path) -> Tables:
-    return {file.name: pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in path.iterdir()}
+    files = [file for file in path.iterdir() if file.name != CHECKSUMS]
+    return {file.name: pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files}

@@ -1,16 +1,19 @@
 """Shards: whole symbols, each computed once; a death costs the shards that were not finished."""
 
+import os
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support import markets
 from support.engine_tasks import once_deadly_table
 
 from pitwise.engine import EngineParams
 from pitwise.errors import StoreError
-from pitwise.shards import Shards, read_range, symbol_ranges
+from pitwise.shards import Shards, read_range, symbol_ranges, write_groups
 from pitwise.workspace import write_parquet
 
 ALONE = EngineParams(kind="local", n_jobs=1, address=None)
@@ -51,6 +54,14 @@ def test_ranges_hold_whole_symbols_and_every_row_once(tmp_path, rows):
         assert sum(inside) == 1
 
 
+def test_parts_of_a_table_are_its_row_groups(tmp_path):
+    parts = [pa.table({"symbol": [name] * n}) for name, n in (("A", 3), ("B", 1), ("C", 2))]
+    write_groups(iter(parts), tmp_path / "t.parquet")
+    file = pq.ParquetFile(tmp_path / "t.parquet")
+    assert [file.read_row_group(i).equals(part) for i, part in enumerate(parts)] == [True] * 3
+    assert file.num_row_groups == 3
+
+
 def test_a_killed_process_costs_the_shards_that_were_not_finished(tmp_path):
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone/died").touch()
@@ -79,8 +90,12 @@ def test_a_half_written_shard_is_none(tmp_path):
     of = shards(tmp_path)
     list(of)
     (of.folder / "0002").rename(of.folder / ".half")
-    assert len(list(of)) == 4
-    assert computed(tmp_path) == [1, 1, 2, 1]
+    os.truncate(of.folder / "0000/rows", 0)  # as a power loss can leave it
+    with (of.folder / "0003/rows").open("r+b") as file:  # or with a middle that is missing
+        file.seek(300)
+        file.write(bytes(8))
+    assert [tables["rows"]["name"][0].as_py() for tables in of] == NAMES
+    assert computed(tmp_path) == [2, 1, 2, 2]
     assert not (of.folder / ".half").exists()
 
 

@@ -248,6 +248,14 @@ def test_a_table_comes_back_as_it_was(tmp_path):
     assert read_parquet(tmp_path / "t.parquet", columns=["close"]).columns.tolist() == ["close"]
 
 
+def test_only_text_has_a_dictionary(tmp_path):
+    frame = pd.DataFrame({"symbol": ["A", "A"], "kind": ["x", "x"], "close": 1.5, "segment": 0})
+    write_parquet(frame.astype({"kind": "category"}), tmp_path / "t.parquet")
+    columns = pq.read_metadata(tmp_path / "t.parquet").row_group(0).to_dict()["columns"]
+    found = {column["path_in_schema"]: column["has_dictionary_page"] for column in columns}
+    assert found == {"symbol": True, "kind": True, "close": False, "segment": False}
+
+
 def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
     path = tmp_path / "t.parquet"
     write_parquet(pd.DataFrame({"x": [1]}), path)

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from pitwise.bars.actions import ACTION_KEY
-from pitwise.bars.landing import each_landing, has_bars, landing_files
-from pitwise.bars.versions import BarVersions, bar_versions, write_versions
+from pitwise.bars.by_shard import write_versions_by_shard
+from pitwise.bars.landing import has_bars, landing_files
+from pitwise.engine import engine_of
 from pitwise.errors import DataError
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.workspace import Workspace, write_json
@@ -20,21 +20,17 @@ def main(workspace: Workspace) -> None:
     files = landing_files(workspace)
     if not has_bars(workspace):
         raise DataError(f"{workspace.landing}: no bars have landed there. Run `pitwise load` first.")
-    versions = bar_versions(each_landing(workspace), params.seal_coverage)
-    write_versions(workspace, versions)
+    counts = write_versions_by_shard(workspace, params.seal_coverage, engine_of(workspace))
     write_json([path.name for path in files], workspace.bar_landings)
-    print(described(versions, len(files)))
+    print(described(counts, len(files)))
 
 
-def described(versions: BarVersions, deliveries: int) -> str:
+def described(counts: dict[str, int], deliveries: int) -> str:
     """What there is, in one line."""
-    bars = versions.bars
-    keys = bars.drop_duplicates(["symbol", "date"])
-    actions = len(versions.actions.drop_duplicates(ACTION_KEY))
-    told = f"; {actions:,} corporate actions" if actions else ""
+    told = f"; {counts['actions']:,} corporate actions" if counts["actions"] else ""
     return (
-        f"{len(bars):,} versions of {len(keys):,} bars of {keys['symbol'].nunique():,} symbols from "
-        f"{deliveries:,} deliveries; {len(versions.seals):,} sessions sealed{told}"
+        f"{counts['versions']:,} versions of {counts['bars']:,} bars of {counts['symbols']:,} symbols "
+        f"from {deliveries:,} deliveries; {counts['sessions']:,} sessions sealed{told}"
     )
 
 

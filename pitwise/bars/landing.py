@@ -7,27 +7,33 @@ computed from these files and from nothing else.
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pitwise.bars.actions import FEED, TYPES
 from pitwise.bars.calendar import session_close
-from pitwise.bars.schema import BAR_KEY, COLUMNS, NUMBERS
+from pitwise.bars.schema import COLUMNS, NUMBERS
 from pitwise.errors import DataError
 from pitwise.workspace import Workspace, replacing
 
 Basis = Literal["traded", "split_adjusted"]
 History = Literal["assumed", "observed"]
+Read = Callable[[Path], pa.Table]
 META = b"pitwise.landing"
 BARS = "bars"
 STAMP = "%Y%m%dT%H%M%S%fZ"
+GROUP = 2**17
+"""Rows of a row group. Those of a larger delivery lie by symbol, each symbol's as they came, so that a
+range of symbols is read without the rest."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def sealing(day: date, received_at: pd.Timestamp) -> Landing:
 
 def first_to_last(rows: pd.DataFrame) -> dict[str, tuple[date, date]]:
     """Each symbol's first and last day in a delivery: what a file of whole histories covers."""
-    days = rows.dropna(subset=BAR_KEY).groupby("symbol", observed=True)["date"].agg(["min", "max"])
+    days = rows["date"].groupby(rows["symbol"], observed=True).agg(["min", "max"]).dropna()
     return {
         str(symbol): (first.date(), last.date())
         for symbol, first, last in zip(days.index, days["min"], days["max"], strict=True)
@@ -116,11 +122,26 @@ def land(workspace: Workspace, landing: Landing) -> Path:
         )
     meta = json.dumps(_meta(landing), sort_keys=True).encode()
     rows = _table(landing).astype({"symbol": "string"})
+    if len(rows) > GROUP:
+        rows = _by_symbol(rows)
     table = pa.Table.from_pandas(rows, preserve_index=False)
     table = table.replace_schema_metadata((table.schema.metadata or {}) | {META: meta})
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, coerce_timestamps="us", allow_truncated_timestamps=True)
+        pq.write_table(
+            table,
+            temporary,
+            row_group_size=GROUP,
+            coerce_timestamps="us",
+            allow_truncated_timestamps=True,
+        )
     return path
+
+
+def _by_symbol(rows: pd.DataFrame) -> pd.DataFrame:
+    code = rows["symbol"].astype("category").cat.codes.to_numpy()
+    if (code[1:] >= code[:-1]).all():
+        return rows
+    return rows.take(np.argsort(code, kind="stable"))
 
 
 def landing_files(workspace: Workspace) -> list[Path]:
@@ -146,29 +167,30 @@ def landings(workspace: Workspace) -> list[Landing]:
     ]
 
 
-def each_landing(workspace: Workspace) -> Iterator[Landing]:
+def each_landing(workspace: Workspace, read: Read | None = None) -> Iterator[Landing]:
     """The landings of a workspace in the order in which they were received, one in memory at a time.
 
     Their symbols are categories, which take an eighth of the memory.
+
+    Args:
+        read: as of `read_landing`.
     """
-    return (read_landing(path) for path in landing_files(workspace))
+    return (read_landing(path, read) for path in landing_files(workspace))
 
 
-def read_landing(path: Path) -> Landing:
+def read_landing(path: Path, read: Read | None = None) -> Landing:
     """Read a landing.
+
+    Args:
+        read: what of the file's table is wanted; all of it if not given.
 
     Raises:
         DataError: it cannot be read, or is none.
     """
-    try:
+    with as_landing(path):
         # Symbols stand once in memory, not once a row.
-        table = pq.read_table(path, read_dictionary=["symbol"])
+        table = read(path) if read else pq.read_table(path, read_dictionary=["symbol"])
         meta = json.loads(table.schema.metadata[META])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a landing ({error}). `dvc checkout` brings back the one that "
-            "DVC saw."
-        ) from error
     rows = table.replace_schema_metadata().to_pandas()
     rows["symbol"] = rows["symbol"].astype("category").cat.rename_categories(str)
     is_bars = meta.get("table", BARS) == BARS
@@ -186,6 +208,18 @@ def read_landing(path: Path) -> Landing:
         name=path.name,
         actions=None if is_bars else rows.astype(TYPES),
     )
+
+
+@contextmanager
+def as_landing(path: Path) -> Iterator[None]:
+    """DataError where the block cannot read a landing's file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a landing ({error}). `dvc checkout` brings back the one that "
+            "DVC saw."
+        ) from error
 
 
 def _table(landing: Landing) -> pd.DataFrame:

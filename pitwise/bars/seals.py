@@ -44,8 +44,10 @@ def sealed(
     Returns:
         (m,) `date` and `sealed_at` of each sealed session, by date.
     """
-    order = np.argsort(day, kind="stable")
-    days, starts = np.unique(day[order], return_index=True)
+    order = np.argsort(_small(day), kind="stable")
+    days = day[order].astype("int64")
+    starts = np.flatnonzero(np.append(True, days[1:] != days[:-1])[: len(days)])
+    days = days[starts]
     dates = pd.Series(days.astype("datetime64[D]").astype("datetime64[us]"))
     open_days = is_session(dates)
     bounds = np.append(starts, len(order))
@@ -81,23 +83,29 @@ def sealed(
     )
 
 
+def _small(day: np.ndarray) -> np.ndarray:
+    """Days in the same order, of two bytes each where the market is not too old: they sort faster."""
+    lowest, highest = (day.min(), day.max()) if len(day) else (0, 0)
+    return (day - lowest).astype("uint16") if highest - lowest < 2**16 else day
+
+
 class Session:
-    """The bar versions of one session."""
+    """The bar versions of one session, each known at its close or later."""
 
     def __init__(self, symbol: np.ndarray, known: np.ndarray, withdrawn: np.ndarray, close: int):
         self.symbol, self.known, self.withdrawn, self.close = symbol, known, withdrawn, close
         self.sealed_at = END
-        self.settled = bool((known <= close).all() and not withdrawn.any())
-        self._all: np.ndarray | None = None
+        self.settled = bool((known == close).all() and not withdrawn.any())
+        if self.settled:  # like nearly all of an assumed history: which symbols there are says it all
+            self.symbol = symbol if (symbol[1:] > symbol[:-1]).all() else np.unique(symbol)
+            self.known, self.withdrawn = known[:1], withdrawn[:1]
 
     def symbols(self, instant: int) -> np.ndarray:
         """Codes of the symbols with a known bar at an instant, ascending."""
         if instant < self.close:
             return np.empty(0, self.symbol.dtype)
         if self.settled:
-            if self._all is None:
-                self._all = np.unique(self.symbol)
-            return self._all
+            return self.symbol
         there = np.flatnonzero(self.known <= instant)
         order = there[np.lexsort((self.known[there], self.symbol[there]))]
         codes = self.symbol[order]

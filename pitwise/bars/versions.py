@@ -19,6 +19,7 @@ from pitwise.workspace import Workspace, read_parquet, write_parquet
 
 KNOWN = "known_at"
 FACTOR_KEY = ["symbol", "date", "kind"]
+TEXT = {"symbol": "string", "source": "string"}
 
 
 class BarVersions(NamedTuple):
@@ -51,22 +52,21 @@ def bar_versions(landings: Iterable[Landing], seal_coverage: float) -> BarVersio
         landings: in the order in which they were received.
         seal_coverage: share of the symbols of the session before that seals a session, 0 to 1.
     """
-    taken = Deliveries()
-    for landing in landings:
-        taken.take(landing)
-    rows = _versions(taken)
-    names, sources = list(taken.symbols), list(taken.sources)
-    days = rows["key"] % SHIFT - SHIFT // 2
-    codes = rows["key"] // SHIFT
+    taken = taken_from(landings)
+    rows = version_rows(taken)
     seals = sealed(
-        codes, days, rows["known"], rows["withdrawn"], taken.seals, taken.assumed, seal_coverage
+        rows["key"] // SHIFT,
+        rows["key"] % SHIFT - SHIFT // 2,
+        rows["known"],
+        rows["withdrawn"],
+        taken.seals,
+        taken.assumed,
+        seal_coverage,
     )
-    return BarVersions(
-        _bars(rows, names, sources, taken.unkeyed),
-        _factors(taken, names, sources),
-        seals,
-        taken.actions.versions(),
-    )
+    bars = bars_of(rows, taken).astype(TEXT)
+    if taken.unkeyed:
+        bars = pd.concat([bars, unkeyed_bars(taken)], ignore_index=True)
+    return BarVersions(bars, factors_of(taken), seals, taken.actions.versions())
 
 
 def known_bars(
@@ -136,7 +136,7 @@ def adjustment(bars: pd.DataFrame, factors: pd.DataFrame) -> np.ndarray:
         factors: those that hold, by symbol and date.
     """
     product = np.ones(len(bars))
-    if factors.empty:
+    if bars.empty or factors.empty:
         return product
     steps = factors.assign(product=factors.groupby("symbol")["factor"].cumprod())
     code, _ = pd.factorize(pd.concat([bars["symbol"], steps["symbol"]], ignore_index=True))
@@ -168,8 +168,16 @@ def write_versions(workspace: Workspace, versions: BarVersions) -> None:
         write_parquet(table, path)
 
 
-def _versions(taken: Deliveries) -> dict[str, np.ndarray]:
-    """The statements that make a version, by symbol, date and instant; columns of rows."""
+def taken_from(landings: Iterable[Landing]) -> Deliveries:
+    """The news of landings, in the order in which they were received."""
+    taken = Deliveries()
+    for landing in landings:
+        taken.take(landing)
+    return taken
+
+
+def version_rows(taken: Deliveries) -> dict[str, np.ndarray]:
+    """The statements that make a version, by symbol, date and instant; columns of `Statements`."""
     rows: dict[str, np.ndarray] = {name: taken.statements[name] for name in taken.statements.columns}
     names = list(taken.symbols)
     rank = np.empty(len(names), "int64")
@@ -224,34 +232,41 @@ def _changed(*columns: np.ndarray) -> np.ndarray:
     return changed
 
 
-def _bars(
-    rows: dict[str, np.ndarray], names: list[str], sources: list[str], unkeyed: list[pd.DataFrame]
-) -> pd.DataFrame:
+def bars_of(rows: dict[str, np.ndarray], taken: Deliveries) -> pd.DataFrame:
+    """The table of `BarVersions.bars`, its texts as categories, without the unkeyed ones.
+
+    Args:
+        rows: of `version_rows`.
+    """
     days = rows["key"] % SHIFT - SHIFT // 2
-    bars = pd.DataFrame(
+    return pd.DataFrame(
         {
-            "symbol": _named(names, rows["key"] // SHIFT),
+            "symbol": pd.Categorical.from_codes(rows["key"] // SHIFT, list(taken.symbols)),
             "date": (days * DAY).astype("datetime64[us]"),
             **{name: rows[name] for name in NUMBERS},
-            "source": _named(sources, rows["source"]),
+            "source": pd.Categorical.from_codes(rows["source"], list(taken.sources)),
             KNOWN: _utc(rows["known"]),
             "withdrawn": rows["withdrawn"],
-        }
+        },
+        copy=False,
     )
-    if not unkeyed:
-        return bars
-    bare = pd.concat(unkeyed).drop_duplicates(COLUMNS, ignore_index=True)
+
+
+def unkeyed_bars(taken: Deliveries) -> pd.DataFrame:
+    """The rows without a symbol or a date, of which there is one at least, as of `BarVersions.bars`."""
+    bare = pd.concat(taken.unkeyed).drop_duplicates(COLUMNS, ignore_index=True)
     bare = bare.assign(
         date=bare["date"].astype("datetime64[us]"),
-        source=bare["source"].astype("string"),
         withdrawn=False,
         **{KNOWN: _utc(bare["known"].to_numpy("int64"))},
         **{name: bare[name].astype("float64") for name in NUMBERS},
     )
-    return pd.concat([bars, bare[bars.columns]], ignore_index=True)
+    return bare[[*COLUMNS, "source", KNOWN, "withdrawn"]].astype(TEXT)
 
 
-def _factors(taken: Deliveries, names: list[str], sources: list[str]) -> pd.DataFrame:
+def factors_of(taken: Deliveries) -> pd.DataFrame:
+    """The table of `BarVersions.factors`."""
+    names, sources = list(taken.symbols), list(taken.sources)
     codes, days, kinds, factors, said_by, known = (
         zip(*taken.factors, strict=True) if taken.factors else [()] * 6
     )

@@ -197,8 +197,11 @@ def with_the_past(
     cleaned: Cleaned, versions: BarVersions, market: CrossSection | None, params: CleanParams
 ) -> History:
     """Adds what was told of symbols whose bars were revised, while the bars were others."""
-    revised, told, changes = told_over_time(versions, market, params)
     ours = changes_of(cleaned)
+    revised: list[str] = []
+    told, changes = cleaned.events.iloc[:0], ours.iloc[:0]
+    if names := _perhaps_revised(versions):
+        revised, told, changes = told_over_time(_of_symbols(versions, names), market, params)
     changes = pd.concat([ours[~ours["symbol"].isin(revised)], changes])
     changes = changes.sort_values(["symbol", "at"], ignore_index=True).astype({"symbol": "string"})
     events = _instead(cleaned.events, told, revised)
@@ -244,10 +247,12 @@ def told_over_time(
 ) -> tuple[list[str], pd.DataFrame, pd.DataFrame]:
     """What was told of the symbols whose bars were revised.
 
+    Args:
+        versions: of these symbols, and of some others perhaps.
+
     Returns:
         these, their events, and all instants (`symbol`, `at`) at which their past changed.
     """
-    versions = _of_symbols(versions, _perhaps_revised(versions))
     spans = revised_spans(versions)
     then = pasts(versions, spans, market, params)
     verdicts = changes_of(then.cleaned).rename(columns={"symbol": "name"}).merge(then.spans, on="name")

@@ -10,9 +10,8 @@ from functools import partial
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pitwise.bars.schema import BAR_KEY
+from pitwise.bars.ranges import in_groups, read_symbols, read_without_key
 from pitwise.bars.versions import BarVersions, known_actions
 from pitwise.cleaning.as_of import judged_bars, with_the_past
 from pitwise.cleaning.clean import CLEAN_SCHEMA, Cleaned, CleanParams, cleaned_by_group, nothing_left
@@ -31,7 +30,7 @@ from pitwise.engine import EngineParams
 from pitwise.shards import Range, Shards, Tables, read_range, symbol_ranges, write_groups
 from pitwise.workspace import Workspace, read_parquet, write_parquet
 
-SHARD_ROWS = 500_000
+SHARD_ROWS = 1_000_000
 """About as many versions of bars are in a process's memory at a time."""
 CODE = ("pitwise/bars", "pitwise/cleaning")
 VERSIONS = (Workspace.bar_versions, Workspace.bar_factors, Workspace.seals, Workspace.bar_actions)
@@ -52,9 +51,9 @@ def write_clean(
     """
     read_parquet(workspace.seals)  # the error of a workspace without bars
     root, ranges = str(workspace.root), symbol_ranges(workspace.bar_versions, shard_rows)
-    folder, files = workspace.clean_bars.parent, [workspace.root / name for name in VERSIONS]
+    files = [workspace.root / name for name in VERSIONS]
     market = Shards(
-        engine, partial(_market_shard, root), ranges, folder / "market_shards", files, {}, CODE
+        engine, partial(_market_shard, root), ranges, workspace.market_shards, files, {}, CODE
     )
     write_cross_section(workspace, _market(workspace, params, market))
     files += [workspace.root / name for name in MARKET]
@@ -62,7 +61,7 @@ def write_clean(
         engine,
         partial(_shard, root, params),
         ranges,
-        folder / "shards",
+        workspace.clean_shards,
         files,
         params.model_dump(mode="json"),
         CODE,
@@ -81,7 +80,7 @@ def write_clean(
                 rows += len(clean)
                 symbols += pc.count_distinct(clean["symbol"]).as_py()
                 sessions.update(pc.unique(clean["date"]).to_pandas())
-                yield clean
+                yield from in_groups(clean)
         told["quarantine"].append(_without_key(workspace, params))
         if not rows:
             raise nothing_left(_joined(told["quarantine"]), params)
@@ -115,9 +114,9 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _versions(workspace: Workspace, symbols: Range) -> BarVersions:
     """Of a shard's symbols; versions without a symbol or a date are in no shard."""
-    bars, factors, actions = (
-        read_range(path, symbols)
-        for path in (workspace.bar_versions, workspace.bar_factors, workspace.bar_actions)
+    bars = read_symbols(workspace.bar_versions, symbols).to_pandas()
+    factors, actions = (
+        read_range(path, symbols) for path in (workspace.bar_factors, workspace.bar_actions)
     )
     keyed = bars["date"].notna().to_numpy()
     bars = bars if keyed.all() else bars[keyed].reset_index(drop=True)
@@ -125,7 +124,8 @@ def _versions(workspace: Workspace, symbols: Range) -> BarVersions:
 
 
 def _market_shard(root: str, symbols: Range) -> Tables:
-    told = seen(sorted_by_symbol(tape(_versions(Workspace(root), symbols))))
+    with pd.option_context("mode.copy_on_write", True):  # a third of the memory
+        told = seen(sorted_by_symbol(tape(_versions(Workspace(root), symbols))))
     return {
         "bars": pa.table({**told.bars, "assumed": told.assumed}),
         "equal": pa.Table.from_pandas(told.equal, preserve_index=False),
@@ -149,7 +149,7 @@ def _market(workspace: Workspace, params: CleanParams, shards: Iterable[Tables])
 
 def _shard(root: str, params: CleanParams, symbols: Range) -> Tables:
     workspace = Workspace(root)
-    with pd.option_context("mode.copy_on_write", True):  # a third of the memory
+    with pd.option_context("mode.copy_on_write", True):
         versions = _versions(workspace, symbols)
         market = read_cross_section(workspace) if params.verdicts == "all" else None
         parts = list(_cleaned(workspace, versions, market, params))
@@ -179,8 +179,7 @@ def _validated(bars: pd.DataFrame) -> pa.Table:
 
 def _without_key(workspace: Workspace, params: CleanParams) -> pd.DataFrame:
     """The quarantine of the versions without a symbol or a date."""
-    bare = pc.field(BAR_KEY[0]).is_null() | pc.field(BAR_KEY[1]).is_null()
-    bars = pq.read_table(workspace.bar_versions, filters=bare).to_pandas()
+    bars = read_without_key(workspace.bar_versions).to_pandas()
     versions = _versions(workspace, NO_SYMBOLS)._replace(bars=bars)
     parts = _cleaned(workspace, versions, None, params)
     return pd.concat([part.quarantine for part in parts]).sort_index()

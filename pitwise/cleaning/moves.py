@@ -100,7 +100,7 @@ def moves(
     adjusted = np.broadcast_to(adjusted, len(n.close))
     move = n.beyond(market)
     with np.errstate(invalid="ignore"):
-        fell = (n.gap - market.at(n.session).gap < -SMALLEST_FALL) & (move < 0)
+        fell = (n.gap - market.one("gap", n.session) < -SMALLEST_FALL) & (move < 0)
         rows = np.flatnonzero(((np.abs(move) > params.min_move) | fell) & (n.step < LONGEST_ABSENCE))
     before = rows - 1
     while True:
@@ -204,7 +204,7 @@ def _settled(
 def _falls_overnight(n: Neighbours, market: Market, m: Measures, params: MoveParams) -> np.ndarray:
     """Whether a bar opens so low, for an ordinary night, that it may be a distribution though the day's
     move is not odd; (m,) bool."""
-    night = np.abs(n.gap - market.at(n.session).gap)
+    night = np.abs(n.gap - market.one("gap", n.session))
     usual = 1.4826 * n.median(night, m.row, range(-NOISE_BARS, 0)) * m.market.scale
     shown = (n.age[m.row] >= YOUNG) & (m.market.scale < WIDE)
     return np.asarray(shown & (m.fall > params.min_noise * usual))

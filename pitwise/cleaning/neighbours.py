@@ -78,8 +78,12 @@ class Market(NamedTuple):
 
     def at(self, session: np.ndarray) -> "Market":
         """The market in each of these sessions, any shape; not known after the last."""
-        at = np.minimum(session.astype(int), len(self.move))
-        return Market(*(np.append(v, d)[at] for v, d in zip(self, NOT_KNOWN, strict=True)))
+        return Market(*(self.one(name, session) for name in self._fields))
+
+    def one(self, name: str, session: np.ndarray) -> np.ndarray:
+        """One field of what `at` gives: of millions of sessions the others are not made."""
+        values = np.append(getattr(self, name), NOT_KNOWN[self._fields.index(name)])
+        return values[np.minimum(session.astype(int), len(self.move))]
 
 
 NOT_KNOWN = (0.0, np.nan, 1.0, 0.0, np.nan, 0.0, 0.0)
@@ -240,7 +244,7 @@ class Neighbours:
 
     def beyond(self, market: Market) -> np.ndarray:
         """Log return of the close beyond the market's in the sessions since the bar before; (n,)."""
-        move = self.log_return - market.at(self.session).move
+        move = self.log_return - market.one("move", self.session)
         moves, end = np.append(market.move, 0.0), len(market.move)  # `Market.at` would make it each time
         with np.errstate(invalid="ignore"):
             several = np.flatnonzero((self.step > 1) & (self.step <= LONGEST_ABSENCE))

@@ -402,12 +402,20 @@ NAMES = [f.name for f in FEATURES]
 BY_NAME = {f.name: f for f in FEATURES}
 
 
+def symbol_edges(symbol: pd.Series) -> np.ndarray:
+    """Where each symbol begins, and the end of the last one; (n_symbols + 1,)."""
+    names = symbol.to_numpy(object)
+    is_edge = np.ones(len(names) + 1, bool)
+    is_edge[1:-1] = names[1:] != names[:-1]
+    return np.flatnonzero(is_edge)
+
+
 def _run_edges(bars: pd.DataFrame) -> list[int]:
     """The first row of each run, and the end of the last one."""
-    starts = np.diff(pd.factorize(bars["symbol"])[0], prepend=-1) != 0
+    edges = symbol_edges(bars["symbol"])
     if "segment" in bars:
-        starts |= np.diff(bars["segment"], prepend=-1) != 0
-    return [*np.flatnonzero(starts).tolist(), len(bars)]
+        edges = np.union1d(edges, np.flatnonzero(np.diff(bars["segment"])) + 1)
+    return edges.tolist()
 
 
 def _batches(edges: list[int]) -> Iterator[np.ndarray]:
@@ -432,10 +440,16 @@ def compute(bars: pd.DataFrame) -> pd.DataFrame:
     Returns:
         (n, n_features) float64 in the order of `FEATURES`; NaN where a feature lacks its history.
     """
+    table = np.empty((len(FEATURES), len(bars)))
+    compute_into(table, bars)
+    return pd.DataFrame(table.T, columns=NAMES)
+
+
+def compute_into(table: np.ndarray, bars: pd.DataFrame) -> None:
+    """As `compute`, into (n_features, n) float64 that there is already."""
     columns = {f.name: bars[f.name].to_numpy("float64") for f in BARS}
     dollars = bars.get("dollars", bars["close"] * bars["volume"])
     columns["dollars"] = dollars.to_numpy("float64")
-    table = np.empty((len(FEATURES), len(bars)))
     for edges in _batches(_run_edges(bars)):
         rows, lengths = slice(edges[0], edges[-1]), np.diff(edges)
         is_bar = np.arange(lengths.max(initial=0)) < lengths[:, None]
@@ -450,4 +464,3 @@ def compute(bars: pd.DataFrame) -> pd.DataFrame:
                 defined[:] = feature.formula(run)[:, -defined.shape[1] :]
             run[feature.name] = found
             row[:] = found[is_bar]
-    return pd.DataFrame(table.T, columns=NAMES)

@@ -5,35 +5,35 @@ It is made in shards of symbols, so it need not fit into memory.
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pitwise.bars.calendar import session_close
+from pitwise.bars.news import SHIFT
+from pitwise.bars.ranges import read_symbols
 from pitwise.bars.schema import BAR_KEY
 from pitwise.bars.versions import KNOWN, BarVersions, known_bars
 from pitwise.cleaning.as_of import FOREVER, History, history, pasts, spans_between
-from pitwise.cleaning.clean import Cleaned, CleanParams
+from pitwise.cleaning.clean import CleanParams
 from pitwise.cleaning.cross_section import CrossSection, read_cross_section
-from pitwise.cleaning.events import INSTANT
 from pitwise.engine import EngineParams
-from pitwise.features.daily import FACTORS, daily_features
+from pitwise.features.daily import daily_table, feature_values
 from pitwise.features.history import CREATED, KEYS, revisions
-from pitwise.features.indicators import NAMES
-from pitwise.shards import Range, Shards, read_range, symbol_ranges, write_groups
+from pitwise.features.indicators import NAMES, symbol_edges
+from pitwise.shards import Range, Shards, read_range, symbol_counts, symbol_ranges, write_groups
 from pitwise.workspace import Workspace, read_parquet, write_parquet
 
-SHARD_ROWS = 250_000
+SHARD_ROWS = 500_000
 """About as many bars are in a process's memory with their features at a time."""
 CODE = ("pitwise/bars", "pitwise/cleaning", "pitwise/features")
 INPUTS = (
     Workspace.clean_bars,
-    Workspace.quarantine,
-    Workspace.events,
     Workspace.changes,
     Workspace.market,
     Workspace.session_copies,
@@ -49,9 +49,29 @@ would else go on to version every session after it. What a changed bar changes i
 moves the mean volume of 20 sessions by 5e-12."""
 
 
+class _Table(NamedTuple):
+    """Features of n bars, each symbol's together, oldest first."""
+
+    values: np.ndarray
+    """(n_features + n_factors, n)"""
+    segment: np.ndarray
+    session: np.ndarray
+    """(n,) datetime64[us], when each closed, UTC."""
+    created: np.ndarray
+    """(n,) datetime64[us], from when each was known, UTC."""
+
+
+class _Versions(NamedTuple):
+    """Some rows of a table, and from when they were known, or known to be gone."""
+
+    rows: np.ndarray
+    created: np.ndarray
+    gone: bool
+
+
 def feature_versions(
     versions: BarVersions,
-    cleaned: Cleaned,
+    bars: pd.DataFrame,
     changes: pd.DataFrame,
     market: CrossSection | None,
     params: CleanParams,
@@ -64,7 +84,7 @@ def feature_versions(
 
     Args:
         versions: of these symbols' bars, factors and actions.
-        cleaned: their bars as known now, cleaned.
+        bars: theirs as known now, clean.
         changes: when their past changed, see `pitwise.cleaning.as_of.changes`.
         market: the cross-section of each session; None with the verdicts switched off.
 
@@ -73,79 +93,148 @@ def feature_versions(
         `segment`, sorted by the first three. A withdrawn row has no features.
     """
     spans = spans_between(changes)
-    changed = cleaned.bars["symbol"].isin(spans["symbol"])
-    now = known_bars(versions)[[*BAR_KEY, KNOWN]]
-    enough = params.min_history
-    parts = [_known_since(daily_features(cleaned.bars[~changed]), now, enough)]
-    if len(spans):
-        last = spans["until"] == FOREVER
-        newest = _known_since(daily_features(cleaned.bars[changed]), now, enough)
-        tables = {symbol: [rows] for symbol, rows in newest.groupby("symbol", sort=False)}
-        then = pasts(versions, spans[~last], market, params)
-        before = _known_since(daily_features(then.cleaned.bars), then.raw[[*BAR_KEY, KNOWN]], enough)
-        by_name = dict(list(before.groupby("symbol", sort=False)))
-        since = spans.groupby("symbol")["since"].agg(list)
-        for symbol, names in then.spans.groupby("symbol", sort=False)["name"]:
-            earlier = [by_name.get(name, before.iloc[:0]) for name in names]
-            earlier = [rows.assign(symbol=pd.array([symbol] * len(rows), "string")) for rows in earlier]
-            pasts_of = [*earlier, *tables.get(symbol, [newest.iloc[:0]])]
-            parts.append(_changes(list(zip(since[symbol], pasts_of, strict=True))))
-    whole = pd.concat(parts).astype({"symbol": "string"})
-    return whole.sort_values([*KEYS, CREATED], ignore_index=True)
+    spans["name"] = spans["symbol"]
+    known = known_bars(versions)[[*BAR_KEY, KNOWN]]
+    past = spans["until"] != FOREVER
+    if past.any():
+        changing = versions.bars[versions.bars["symbol"].isin(spans["symbol"])]
+        changing = changing.astype({"symbol": "string"})
+        then = pasts(versions._replace(bars=changing), spans[past], market, params)
+        # Computed together with the others; as it stood, each is a symbol of its own.
+        spans.loc[past, "name"] = then.spans["name"]
+        bars = pd.concat([bars, then.cleaned.bars], ignore_index=True)
+        known = pd.concat([known, then.raw[[*BAR_KEY, KNOWN]]], ignore_index=True)
+    edges = symbol_edges(bars["symbol"])
+    names = pd.Index(bars["symbol"].iloc[edges[:-1]], dtype="string")
+    code = np.repeat(np.arange(len(names)), np.diff(edges))
+    table = _Table(
+        feature_values(bars),
+        bars["segment"].to_numpy(),
+        _instants(session_close(bars["date"])),
+        _known_since(bars["date"], code, names, known, params.min_history),
+    )
+    rows_of = {name: np.arange(*edge) for name, edge in zip(names, pairwise(edges), strict=True)}
+    told = list(_told(table, np.flatnonzero(~names.isin(spans["name"])[code]), spans, rows_of))
+    symbol_of = dict(zip(spans["name"], spans["symbol"], strict=True))
+    symbols, rank = np.unique([symbol_of.get(name, name) for name in names], return_inverse=True)
+    return _in_order(told, table, pd.array(symbols, "string"), rank[code])
+
+
+def _in_order(
+    told: list[_Versions], table: _Table, symbols: pd.api.extensions.ExtensionArray, symbol: np.ndarray
+) -> pd.DataFrame:
+    """The versions as a table, see `feature_versions`.
+
+    Args:
+        symbols: sorted.
+        symbol: (n,) the position in them of each row's of the table.
+    """
+    rows = np.concatenate([some.rows for some in told])
+    created = np.concatenate([some.created for some in told])
+    gone = np.repeat([some.gone for some in told], [len(some.rows) for some in told])
+    order = np.lexsort((created, table.session[rows], symbol[rows]))
+    rows, created, gone = rows[order], created[order], gone[order]
+    values = table.values.take(rows, axis=1)
+    values[:, gone] = np.nan
+    result = daily_table(
+        values, symbols.take(symbol[rows]), _utc(table.session[rows]), table.segment[rows]
+    )
+    result.insert(len(KEYS), CREATED, _utc(created))
+    return result
 
 
 def feature_history(versions: BarVersions, params: CleanParams) -> tuple[History, pd.DataFrame]:
     """What became of all bars, and every version of their features; see `feature_versions`."""
     told = history(versions, params)
-    return told, feature_versions(versions, told.cleaned, told.changes, told.market, params)
+    return told, feature_versions(versions, told.cleaned.bars, told.changes, told.market, params)
 
 
-def _known_since(table: pd.DataFrame, bars: pd.DataFrame, min_history: int) -> pd.DataFrame:
-    """The table with `created_timestamp`: when the row's bar was known, and `min_history` bars were.
-
-    Args:
-        bars: `symbol`, `date` and `known_at` of the bars that the table is made of, at least.
-    """
-    own = bars.assign(event_timestamp=session_close(bars["date"]))
-    own = own[own["event_timestamp"].notna()]  # a misdated row is of no session
-    own = own.drop_duplicates(KEYS)[[*KEYS, KNOWN]]
-    known = table[KEYS].merge(own, on=KEYS, how="left", validate="one_to_one")[KNOWN]
-    ranks = known.groupby(table["symbol"].array).rank(method="first")
-    enough = known.where(ranks == min_history).groupby(table["symbol"].array).transform("max")
-    table = table.reset_index(drop=True)
-    table.insert(len(KEYS), CREATED, known.where(known >= enough, enough).astype(INSTANT))
-    return table
-
-
-def _changes(tables: list[tuple[pd.Timestamp, pd.DataFrame]]) -> pd.DataFrame:
-    """The versions of one symbol's rows, from its tables as they stood in each span.
+def _known_since(
+    dates: pd.Series, code: np.ndarray, names: pd.Index, known: pd.DataFrame, min_history: int
+) -> np.ndarray:
+    """When the features of each bar were known: when it was, and `min_history` bars of its symbol were.
 
     Args:
-        tables: (the span's begin, the table with `created_timestamp`), in order of time.
+        dates: (n,) of clean bars, each symbol's together.
+        code: (n,) the position of each one's symbol in `names`, ascending.
+        known: `symbol`, `date` and `known_at` of these bars, and of others.
+
+    Returns:
+        (n,) datetime64[us], UTC.
     """
-    (_, current), *later = tables
-    versions = [current]
+    mine, theirs = (
+        symbol * SHIFT + days.to_numpy("datetime64[D]").astype("int64")
+        for symbol, days in ((code, dates), (names.get_indexer(known["symbol"]), known["date"]))
+    )
+    order = np.argsort(theirs, kind="stable")  # of several rows of one bar the first counts
+    own = _instants(known[KNOWN])[order[np.searchsorted(theirs, mine, sorter=order)]]
+    counts = np.bincount(code)
+    long = counts >= min_history
+    enough = np.full(len(counts), np.datetime64("NaT", "us"))
+    first = np.cumsum(counts) - counts
+    enough[long] = own[np.lexsort((own, code))][first[long] + min_history - 1]
+    enough = np.repeat(enough, counts)
+    return np.where(own >= enough, own, enough)
+
+
+def _instants(column: pd.Series) -> np.ndarray:
+    """A column of instants (UTC) as datetime64[us]."""
+    return column.dt.tz_convert(None).to_numpy("datetime64[us]")
+
+
+def _utc(instants: np.ndarray) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(instants, tz="UTC")
+
+
+def _told(
+    table: _Table, in_order: np.ndarray, spans: pd.DataFrame, rows_of: dict[str, np.ndarray]
+) -> Iterator[_Versions]:
+    """All versions of all symbols.
+
+    Args:
+        in_order: the rows of symbols whose past never changed.
+        spans: `symbol`, `since` and the `name` of what stood in it; of the others.
+        rows_of: those of a name; one of which no bar was clean is missing.
+    """
+    yield _Versions(in_order, table.created[in_order], gone=False)
+    none = np.arange(0)
+    for _, of_symbol in spans.groupby("symbol", sort=False):
+        stood = [rows_of.get(name, none) for name in of_symbol["name"]]
+        yield from _changes(table, list(zip(_instants(of_symbol["since"]), stood, strict=True)))
+
+
+def _changes(table: _Table, spans: list[tuple[np.datetime64, np.ndarray]]) -> Iterator[_Versions]:
+    """The versions of one symbol's rows.
+
+    Args:
+        spans: (its begin, the rows as they stood in it), in order of time.
+    """
+    (_, current), *later = spans
+    yield _Versions(current, table.created[current], gone=False)
     steps = []
-    for since, table in later:
-        if table[CREATED].min() > since:  # its history was too short at first, and then long enough
-            steps.append((since, table.iloc[:0]))
-        steps.append((since, table))
-    for since, table in steps:
-        had = current.set_index("event_timestamp")
-        has = table.set_index("event_timestamp")
-        both = had.index.intersection(has.index)
-        columns = [*NAMES, *FACTORS]
-        close = np.isclose(had.loc[both, columns], has.loc[both, columns], equal_nan=True, **ROUNDING)
-        same = close.all(axis=1) & (had.loc[both, "segment"] == has.loc[both, "segment"]).to_numpy()
-        new = table[~table["event_timestamp"].isin(both[same])]
-        gone = current[~current["event_timestamp"].isin(has.index)].copy()
-        gone[columns] = np.nan
-        gone[CREATED] = pd.Series(since, gone.index, dtype=INSTANT)
-        new = new.assign(**{CREATED: new[CREATED].clip(lower=since).astype(INSTANT)})
-        versions += [new, gone]
-        kept = current[current["event_timestamp"].isin(both[same])]
-        current = pd.concat([kept, new]).sort_values("event_timestamp", ignore_index=True)
-    return pd.concat(versions)
+    for since, rows in later:
+        if len(rows) and table.created[rows].min() > since:
+            steps.append((since, rows[:0]))  # its history was too short at first, and then long enough
+        steps.append((since, rows))
+    for since, rows in steps:
+        _, had, has = np.intersect1d(
+            table.session[current], table.session[rows], assume_unique=True, return_indices=True
+        )
+        same = _same(table, current[had], rows[has])
+        new, gone = np.delete(rows, has[same]), np.delete(current, had)
+        yield _Versions(new, np.maximum(table.created[new], since), gone=False)
+        yield _Versions(gone, np.full(len(gone), since), gone=True)
+        current = np.concatenate([current[had[same]], new])
+        current = current[np.argsort(table.session[current])]
+
+
+def _same(table: _Table, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether rows are those others but for rounding; (n,) bool of (n,) row numbers each."""
+    a, b = (table.values.take(rows, axis=1) for rows in (some, others))
+    same = (a.view("int64") == b.view("int64")).all(axis=0)
+    differ = ~same
+    same[differ] = np.isclose(a[:, differ], b[:, differ], equal_nan=True, **ROUNDING).all(axis=0)
+    return same & (table.segment[some] == table.segment[others])
 
 
 def write_feature_versions(
@@ -177,29 +266,23 @@ def write_feature_versions(
     changes = pd.concat(revised, ignore_index=True)
     write_parquet(changes, workspace.revisions)
     shards.remove()
-    symbols = pq.read_table(workspace.clean_bars, columns=["symbol"])["symbol"]
-    n_symbols = pc.count_distinct(symbols).as_py()
-    head = f"{len(symbols):,} rows of {len(NAMES)} features for {n_symbols:,} symbols"
+    counts = symbol_counts(workspace.clean_bars)
+    rows = pc.sum(counts["rows"]).as_py()
+    head = f"{rows:,} rows of {len(NAMES)} features for {len(counts):,} symbols"
     return "\n".join([head, *_describe(changes, workspace.revisions)])
 
 
 def _shard(root: str, params: CleanParams, symbols: Range) -> dict[str, pa.Table]:
     workspace = Workspace(root)
     market = read_cross_section(workspace) if params.verdicts == "all" else None
-    bars, quarantine, events, changes, of_bars, factors, actions = (
+    paths = workspace.clean_bars, workspace.bar_versions
+    bars, of_bars = (read_symbols(path, symbols).to_pandas() for path in paths)
+    changes, factors, actions = (
         read_range(path, symbols)
-        for path in (
-            workspace.clean_bars,
-            workspace.quarantine,
-            workspace.events,
-            workspace.changes,
-            workspace.bar_versions,
-            workspace.bar_factors,
-            workspace.bar_actions,
-        )
+        for path in (workspace.changes, workspace.bar_factors, workspace.bar_actions)
     )
     versions = BarVersions(of_bars, factors, read_parquet(workspace.seals), actions)
-    rows = feature_versions(versions, Cleaned(bars, quarantine, events), changes, market, params)
+    rows = feature_versions(versions, bars, changes, market, params)
     return {
         "versions": pa.Table.from_pandas(rows, preserve_index=False),
         "revisions": pa.Table.from_pandas(revisions(rows), preserve_index=False),

@@ -153,7 +153,10 @@ STATE = {
     "data/raw/truth.parquet",  # of the synthetic source alone
     "data/raw/yfinance",  # what was fetched, so that a retrieval resumes
     "data/feast/online.lock",
-    "data/features/shards",  # what a stage that was stopped goes on from
+    "data/bars/shards",  # what a stage that was stopped goes on from
+    "data/clean/market_shards",
+    "data/clean/shards",
+    "data/features/shards",
     "data/dataset/shards",
     "data/evaluation/folds",  # what a walk-forward that was stopped goes on from
     "data/live/bars.db",
