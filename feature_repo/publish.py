@@ -15,12 +15,13 @@ from pitwise.bars.calendar import session_day
 from pitwise.bars.sources.calendar_files import csv_events
 from pitwise.errors import DataError, ParamsError
 from pitwise.features.calendar_events import last_events, no_events
-from pitwise.features.history import CREATED, known
+from pitwise.features.history import CREATED, KEYS, known
 from pitwise.features.indicators import FEATURES, NAMES
 from pitwise.features.windows import (
     HEADER,
     PACKED,
     WindowRows,
+    complete_rows,
     gather,
     packed,
     window_ends,
@@ -80,30 +81,37 @@ def calendar_table(workspace: Workspace, path: Path | None) -> pd.DataFrame:
     return last_events(csv_events(file))
 
 
-def window_table(daily: pd.DataFrame, window: int, since: pd.Timestamp) -> pa.Table:
+def window_table(versions: pa.Table, window: int, since: pd.Timestamp) -> tuple[pa.Table, pd.Series]:
     """The windows Feast serves: those that end at `since` or later, and each symbol's last one.
 
     Args:
-        daily: the features of some symbols as known now, sorted by symbol and event_timestamp.
+        versions: the history of the features of some symbols, sorted by symbol, event_timestamp and
+            created_timestamp.
 
     Returns:
         `symbol`, `event_timestamp`, `created_timestamp` (of the newest version in the window) and
-        `window`, see `pitwise.features.windows.packed`.
+        `window`, see `pitwise.features.windows.packed`; and how many rows each symbol has, as known now.
     """
-    rows = WindowRows(daily, NAMES)
+    history = versions.select([*KEYS, "close"]).to_pandas(ignore_metadata=True)
+    daily = known(history.assign(version=np.arange(len(history))))
+    complete = complete_rows(versions)[daily["version"]]
     symbols = daily["symbol"].to_numpy(object)
-    ends = window_ends(symbols, rows.base, window)
+    ends = window_ends(symbols, np.where(complete, 0.0, np.nan)[:, None], window)
     is_last = np.append(symbols[ends][1:] != symbols[ends][:-1], True)[: len(ends)]
     ends = ends[(daily["event_timestamp"] >= since).to_numpy()[ends] | is_last]
-    created = daily[CREATED].to_numpy("datetime64[us]")[:, None]
+
+    served = np.unique(ends[:, None] - np.arange(window))  # a few sessions of many
+    rows = versions.take(pa.array(daily["version"].iloc[served])).to_pandas(ignore_metadata=True)
+    ends = np.searchsorted(served, ends)
+    created = rows[CREATED].to_numpy("datetime64[us]")[:, None]
     columns = [
-        symbols[ends],
-        daily["event_timestamp"].iloc[ends],
+        rows["symbol"].iloc[ends],
+        rows["event_timestamp"].iloc[ends],
         gather(created, ends, window).max(axis=(1, 2)),
-        packed(rows.gather(ends, window)),
+        packed(WindowRows(rows, NAMES).gather(ends, window)),
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, WINDOWS, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=WINDOWS)
+    return pa.Table.from_arrays(arrays, schema=WINDOWS), daily.groupby("symbol").size()
 
 
 class Published(NamedTuple):
@@ -134,10 +142,9 @@ def write_windows(path: Path, params: PublishParams, to: Path) -> Published:
     with pq.ParquetWriter(to, WINDOWS, **options) as writer:
         waiting = []
         for group in range(file.num_row_groups):
-            daily = known(file.read_row_group(group).to_pandas())
-            waiting.append(window_table(daily, params.window, since))
-            sizes = daily.groupby("symbol").size()
-            rows, symbols = rows + len(daily), symbols + len(sizes)
+            served, sizes = window_table(file.read_row_group(group), params.window, since)
+            waiting.append(served)
+            rows, symbols = rows + int(sizes.sum()), symbols + len(sizes)
             longest = max([longest, *sizes])
             table = pa.concat_tables(waiting)
             if table.num_rows >= WINDOWS_AT_A_TIME or group == file.num_row_groups - 1:

@@ -148,13 +148,19 @@ def calendar_begins(workspace: Workspace) -> Any:
 
 
 @contextmanager
-def own_duckdb() -> Iterator[None]:
+def own_duckdb(threads: int | None = None) -> Iterator[None]:
     """A database of its own for what Feast reads in the block: DuckDB keeps that for as long as it is
-    connected, 290 MB of the S&P 500 file."""
+    connected, 290 MB of the S&P 500 file.
+
+    Args:
+        threads: how many of its own it may take; None: one a core.
+    """
     import ibis
 
     before = ibis.options.default_backend
     ibis.set_backend("duckdb")
+    if threads:
+        ibis.get_backend().raw_sql(f"SET threads = {threads}")
     try:
         yield
     finally:

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, Field
 
@@ -22,16 +24,16 @@ from pitwise.evaluation.splits import Split, split_sessions
 from pitwise.features.daily import FACTORS
 from pitwise.features.history import CREATED, KEYS, known
 from pitwise.features.indicators import NAMES
-from pitwise.features.served import ENDS, as_served
-from pitwise.features.windows import window_ends
-from pitwise.shards import Range, Shards, read_range, symbol_ranges
+from pitwise.features.served import COMPLETE, ENDS, SERVED, VERSION, served_versions
+from pitwise.features.windows import complete_rows, window_ends
+from pitwise.shards import Shards, write_groups
 from pitwise.stage import Params, load_params, run_stage
 from pitwise.universe import UNIVERSE, members, read_universe, survivorship
-from pitwise.workspace import Workspace, read_json, read_parquet, replacing, write_json, write_parquet
+from pitwise.workspace import Workspace, read_json, read_parquet, write_json, write_parquet
 from training.closed import closed_from
 
-SHARD_ROWS = 500_000
-"""About as many versions are in a process's memory with their features at a time."""
+SHARD_ROWS = 600_000
+"""At most so many versions, but at least a row group, are in a process's memory with their features."""
 CODE = (
     "feature_repo",
     "pitwise/bars",
@@ -42,6 +44,10 @@ CODE = (
     "training/dataset.py",
 )
 LIBRARIES = ("duckdb", "feast")
+ANSWERS = ("open", "close", "price_factor", "segment")
+"""What labels are made of, beside the keys."""
+RowGroups = tuple[int, int]
+"""Of the file of the features, from the first to before the second. A symbol lies in one row group."""
 
 
 class DatasetParams(Params):
@@ -71,7 +77,7 @@ def open_as_known(workspace: Workspace, known_at: datetime | None) -> Any:
     return store
 
 
-def point_in_time_rows(store: Any, spine: pd.DataFrame) -> pd.DataFrame:
+def point_in_time_rows(store: Any, spine: pd.DataFrame) -> pa.Table:
     """The daily features of each instant of the spine, as the store knows them.
 
     Args:
@@ -79,33 +85,14 @@ def point_in_time_rows(store: Any, spine: pd.DataFrame) -> pd.DataFrame:
         spine: (n,) `symbol`, `event_timestamp`, and columns that go along.
 
     Returns:
-        the spine with the daily features, sorted by symbol and event_timestamp.
+        the spine, row for row, with the daily features after its keys.
     """
-    job = store.get_historical_features(entity_df=spine, features=store.get_feature_service("daily_v1"))
-    rows = job.to_df().sort_values(KEYS, ignore_index=True)
+    numbered = spine.assign(_number=np.arange(len(spine)))
+    service = store.get_feature_service("daily_v1")
+    rows = store.get_historical_features(entity_df=numbered, features=service).to_arrow()
+    rows = rows.combine_chunks().take(pc.sort_indices(rows["_number"]))
     along = [name for name in spine if name not in KEYS]
-    return rows[[*KEYS, *NAMES, *along]]
-
-
-def labelled(rows: pd.DataFrame, daily: pd.DataFrame, ends: np.ndarray, horizon: int) -> pd.DataFrame:
-    """The labels of the rows, joined last of all.
-
-    Args:
-        rows: the features, sorted by symbol and event_timestamp.
-        daily: what the labels are made of, see `labels`.
-        ends: (n,) bool, which rows end a window.
-
-    Returns:
-        rows with `ends_window`, `next_close`, `label`, `label_open`.
-    """
-    answers = pd.concat([daily[KEYS], labels(daily, horizon)], axis=1)
-    return rows.assign(**{ENDS: ends}).merge(answers, on=KEYS, validate="one_to_one")
-
-
-def usable_sessions(rows: pd.DataFrame) -> pd.Series:
-    """The instants in which a window with a label ends."""
-    usable = rows[ENDS] & rows["label"].notna()
-    return rows.loc[usable, "event_timestamp"].drop_duplicates()
+    return rows.select([*KEYS, *NAMES, *along])
 
 
 def build(
@@ -125,8 +112,11 @@ def build(
     """
     ends = np.zeros(len(rows), dtype=bool)
     ends[window_ends(rows["symbol"].to_numpy(object), rows[NAMES].to_numpy(), window)] = True
-    result = labelled(rows, daily, ends, horizon)
-    return _in_splits(result, _split(usable_sessions(result), params, window, horizon))
+    answers = pd.concat([daily[KEYS], labels(daily, horizon)], axis=1)
+    result = rows.assign(**{ENDS: ends}).merge(answers, on=KEYS, validate="one_to_one")
+    usable = result[ENDS] & result["label"].notna()
+    split = _split(result.loc[usable, "event_timestamp"], params, window, horizon)
+    return result.assign(split=np.where(usable, split.label(result["event_timestamp"]), ""))
 
 
 def _split(sessions: pd.Series, params: DatasetParams, window: int, horizon: int) -> Split:
@@ -144,11 +134,6 @@ def _split(sessions: pd.Series, params: DatasetParams, window: int, horizon: int
     )
 
 
-def _in_splits(rows: pd.DataFrame, split: Split) -> pd.DataFrame:
-    usable = rows[ENDS] & rows["label"].notna()
-    return rows.assign(split=np.where(usable, split.label(rows["event_timestamp"]), ""))
-
-
 def groups(
     workspace: Workspace,
     params: DatasetParams,
@@ -164,45 +149,70 @@ def groups(
     Args:
         closed: the bars from this instant on are not read, for labels neither.
     """
-    for symbols in symbol_ranges(workspace.daily_features, SHARD_ROWS):
-        part = _of_symbols(workspace, params, window, horizon, closed, symbols)
+    for some in row_groups(workspace.daily_features, SHARD_ROWS):
+        part = _of_row_groups(workspace, params, window, horizon, closed, some)
         if part is not None:
-            yield part
+            rows, served = part
+            yield rows.to_pandas(), served
 
 
-def _of_symbols(
+def row_groups(path: Path, rows: int) -> list[RowGroups]:
+    """All row groups of a file: one at a time, or several with at most so many rows together."""
+    file = pq.read_metadata(path)
+    begins, size = [0], 0
+    for group in range(file.num_row_groups):
+        in_group = file.row_group(group).num_rows
+        if size and size + in_group > rows:
+            begins.append(group)
+            size = 0
+        size += in_group
+    return list(pairwise([*begins, file.num_row_groups]))
+
+
+def _of_row_groups(
     workspace: Workspace,
     params: DatasetParams,
     window: int,
     horizon: int,
     closed: pd.Timestamp | None,
-    symbols: Range,
-) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    some: RowGroups,
+) -> tuple[pa.Table, pd.DataFrame] | None:
     """See `groups`; None where nothing is known of the symbols."""
     store = open_as_known(workspace, params.known_at)
     seals = read_parquet(workspace.seals)
-    history = read_range(workspace.daily_features, symbols)
+    with pq.ParquetFile(workspace.daily_features) as file:
+        versions = file.read_row_groups(range(*some))
     if params.known_at:
         seals = seals[seals["sealed_at"] <= params.known_at]
-        history = history[history[CREATED] <= params.known_at].reset_index(drop=True)
+        versions = versions.filter(pc.field(CREATED) <= params.known_at)
     if closed is not None:
-        history = history[history["event_timestamp"] < closed].reset_index(drop=True)
+        versions = versions.filter(pc.field("event_timestamp") < closed)
+    # Of the features nothing is asked but whether they are there.
+    history = versions.select([*KEYS, CREATED, *ANSWERS, *FACTORS[1:]]).to_pandas(ignore_metadata=True)
+    history[COMPLETE] = complete_rows(versions)
     daily = known(history)
     if daily.empty:
         return None
     if params.view == "as_served":
-        ends, served = as_served(history, seals, window)
+        ends, runs = served_versions(history, seals, window)
     else:
-        ends, served = as_served(daily, seals[:0], window)
+        ends, runs = served_versions(daily, seals[:0], window)
+    served = versions.select(SERVED).take(pa.array(runs.pop(VERSION))).to_pandas()
+    served = pd.concat([served, runs], axis=1)
     ends &= members(read_universe(workspace), daily)
-    answers = daily[[*KEYS, "open", "close", "price_factor", "segment"]]
-    spine = daily[[*KEYS, *FACTORS]]
-    del history, daily  # the join needs their room
-    with own_duckdb():
-        rows = point_in_time_rows(store, spine)
+    del history, versions  # the join needs their room
+    with own_duckdb(threads=1):  # other shards have the other cores
+        rows = point_in_time_rows(store, daily[[*KEYS, *FACTORS]])
         if kinds := calendar_kinds(workspace):
-            rows = pd.concat([rows, point_in_time_events(store, rows, kinds)], axis=1)
-    return labelled(rows, answers, ends, horizon), served
+            rows = _beside(rows, point_in_time_events(store, daily[KEYS], kinds))
+    return _beside(rows, pd.concat([pd.Series(ends, name=ENDS), labels(daily, horizon)], axis=1)), served
+
+
+def _beside(table: pa.Table, frame: pd.DataFrame) -> pa.Table:
+    """The table with the columns of a frame after its own; what is missing there is null."""
+    for name, values in frame.items():
+        table = table.append_column(name, pa.array(values, from_pandas=True))
+    return table
 
 
 def _shard(
@@ -211,13 +221,13 @@ def _shard(
     window: int,
     horizon: int,
     closed: pd.Timestamp | None,
-    symbols: Range,
+    some: RowGroups,
 ) -> dict[str, pa.Table]:
-    part = _of_symbols(Workspace(root), params, window, horizon, closed, symbols)
+    part = _of_row_groups(Workspace(root), params, window, horizon, closed, some)
     if part is None:
         return {}
-    rows, served = (pa.Table.from_pandas(table, preserve_index=False) for table in part)
-    return {"rows": rows, "served": served}
+    rows, served = part
+    return {"rows": rows, "served": pa.Table.from_pandas(served, preserve_index=False)}
 
 
 def main(workspace: Workspace) -> None:
@@ -228,7 +238,7 @@ def main(workspace: Workspace) -> None:
     shards = Shards(
         engine_of(workspace),
         partial(_shard, str(workspace.root), params, window, horizon, closed),
-        symbol_ranges(workspace.daily_features, SHARD_ROWS),
+        row_groups(workspace.daily_features, SHARD_ROWS),
         workspace.dataset_shards,
         _inputs(workspace),
         {
@@ -241,10 +251,10 @@ def main(workspace: Workspace) -> None:
     served, sessions = [], []
     symbols: set[str] = set()
     for tables in filter(None, shards):
-        rows = tables["rows"].select([*KEYS, ENDS, "label"]).to_pandas()
+        rows = tables["rows"]
         served.append(tables["served"].to_pandas())
-        sessions.append(usable_sessions(rows))
-        symbols.update(rows["symbol"].unique())
+        sessions.append(pc.unique(rows["event_timestamp"].filter(_usable(rows))).to_pandas())
+        symbols.update(pc.unique(rows["symbol"]).to_pylist())
     if not sessions:
         if closed is not None:
             raise DataError(f"evaluate.vault: no bar is known of a session before {closed:%Y-%m-%d}.")
@@ -270,8 +280,14 @@ def _inputs(workspace: Workspace) -> list[Path]:
     return [*files, *sorted(workspace.feast_repo.glob("*.yaml"))]
 
 
+def _usable(rows: pa.Table) -> pa.ChunkedArray:
+    """Which rows end a window and have a label."""
+    return pc.and_(rows[ENDS], pc.is_valid(rows["label"]))
+
+
 def _write_rows(shards: Shards, split: Split, workspace: Workspace) -> dict[str, dict]:
     """Write the rows, a row group a shard, with the split they fall in; what is in each split."""
+    parts = {"test": split.test, "train": split.train, "validation": split.validation}
     counts: dict[str, dict[str, Any]] = {
         name: {
             "windows": 0,
@@ -280,26 +296,20 @@ def _write_rows(shards: Shards, split: Split, workspace: Workspace) -> dict[str,
             "first_session": f"{instants[0]:%Y-%m-%d}",
             "last_session": f"{instants[-1]:%Y-%m-%d}",
         }
-        for name, instants in (
-            ("test", split.test),
-            ("train", split.train),
-            ("validation", split.validation),
-        )
+        for name, instants in parts.items()
     }
-    writer = None
-    with replacing(workspace.dataset_rows) as temporary:
+
+    def in_splits() -> Iterator[pa.Table]:
         for tables in filter(None, shards):
-            rows = _in_splits(tables["rows"].to_pandas(), split)
-            for name, part in rows[rows["split"] != ""].groupby("split"):
-                counts[name]["windows"] += len(part)
-                counts[name]["symbols"] += int(part["symbol"].nunique())
-            table = pa.Table.from_pandas(rows, preserve_index=False)
-            if writer is None:
-                options = {"coerce_timestamps": "us", "allow_truncated_timestamps": True}
-                writer = pq.ParquetWriter(temporary, table.schema, **options)
-            writer.write_table(table.cast(writer.schema), row_group_size=len(table))
-        assert writer is not None
-        writer.close()
+            rows = tables["rows"]
+            usable = _usable(rows).to_numpy()
+            part = np.where(usable, split.label(rows["event_timestamp"].to_pandas()), "")
+            for name, count in counts.items():
+                count["windows"] += int((part == name).sum())
+                count["symbols"] += pc.count_distinct(rows["symbol"].filter(part == name)).as_py()
+            yield rows.append_column("split", pa.array(part))
+
+    write_groups(in_splits(), workspace.dataset_rows)
     return counts
 
 

@@ -31,21 +31,33 @@ def labels(daily: pd.DataFrame, horizon: int) -> pd.DataFrame:
         share basis of the row's own session; `label`, its log return; `label_open`, the log return from
         the open of the next session to the open `horizon` sessions after that one.
     """
-    session = pd.Series(session_number(session_days(daily["event_timestamp"])), index=daily.index)
-    joined = [daily["symbol"], daily["segment"]]
+    instants, of_row = np.unique(
+        daily["event_timestamp"].to_numpy("datetime64[us]"), return_inverse=True
+    )
+    closes = pd.Series(instants).dt.tz_localize("UTC")
+    session = session_number(session_days(closes))[of_row]
+    begins = np.zeros(len(daily), dtype=bool)
+    for name in ("symbol", "segment"):
+        values = daily[name].to_numpy(object)
+        begins[1:] |= values[1:] != values[:-1]
+    run = begins.cumsum()
 
-    def later(sessions: int) -> pd.DataFrame:
-        there = session.groupby(joined).shift(-sessions) == session + sessions
-        bars = daily[["open", "close", "price_factor"]].groupby(joined).shift(-sessions)
-        return bars.where(there)
+    def later(sessions: int) -> dict[str, np.ndarray]:
+        there = (run[sessions:] == run[:-sessions]) & (
+            session[sessions:] == session[:-sessions] + sessions
+        )
+        at = np.flatnonzero(there)
+        bars = {}
+        for name in ("open", "close", "price_factor"):
+            bars[name] = np.full(len(daily), np.nan)
+            bars[name][at] = daily[name].to_numpy()[at + sessions]
+        return bars
 
     after, bought, sold = later(horizon), later(1), later(horizon + 1)
-    next_close = after["close"] * (after["price_factor"] / daily["price_factor"])
+    close = daily["close"].to_numpy()
+    next_close = after["close"] * (after["price_factor"] / daily["price_factor"].to_numpy())
     held = (sold["open"] / bought["open"]) * (sold["price_factor"] / bought["price_factor"])
     return pd.DataFrame(
-        {
-            "next_close": next_close,
-            "label": np.log(next_close / daily["close"]),
-            "label_open": np.log(held),
-        }
+        {"next_close": next_close, "label": np.log(next_close / close), "label_open": np.log(held)},
+        index=daily.index,
     )

@@ -21,6 +21,7 @@ SERVED = [*KEYS, CREATED, *NAMES, *FACTORS]
 BEGINS = "begins"
 """Column of the rows as served: the first of a run of rows that stood one after the other."""
 ENDS = "ends_window"
+VERSION, COMPLETE = "version", "complete"
 NOW = np.iinfo("int64").max
 """Instant after every other, in microseconds: a session that is not sealed shows what is known now."""
 
@@ -30,19 +31,39 @@ def as_served(
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Which windows were served, and the rows of those that were not served as they are known now.
 
+    Args:
+        history: as `served_versions` takes it, without `complete`, and the features, `price_factor`,
+            `share_factor`.
+        seals, length: see `served_versions`.
+
+    Returns:
+        (n,) bool, see `served_versions`, and the rows as served: `SERVED`, `begins`, `ends_window`.
+    """
+    complete = history[NAMES].notna().to_numpy().all(axis=1)
+    ends, runs = served_versions(history.assign(**{COMPLETE: complete}), seals, length)
+    rows = history.iloc[runs.pop(VERSION)][SERVED].reset_index(drop=True)
+    return ends, pd.concat([rows, runs], axis=1)
+
+
+def served_versions(
+    history: pd.DataFrame, seals: pd.DataFrame, length: int
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Which windows were served, and the versions in those that were not served as they are known now.
+
     The window of a symbol's session is made of the versions known when the session was sealed, or when
     the symbol's row of it was first known, if that was later.
 
     Args:
         history: versions of some symbols or all, sorted by symbol, event_timestamp and
-            created_timestamp: `KEYS`, `CREATED`, the features, `price_factor`, `share_factor`.
+            created_timestamp: `KEYS`, `CREATED`, `close`, `complete` (whether no feature is missing).
         seals: `date` (of the session), `sealed_at` (UTC); sessions without one are still open.
         length: sessions in a window.
 
     Returns:
         (n,) bool, for each row of `known(history)` whether a window ended there when it was served,
-        and the rows as served: `SERVED`, `begins`, `ends_window` (the window that ends here is the one
-        of this symbol and session), run after run, in the order of symbol and session.
+        and the versions as served: `version` (position in the history), `begins`, `ends_window` (the
+        window that ends here is the one of this symbol and session), run after run, in the order of
+        symbol and session.
     """
     versions = _Versions(history)
     current = versions.current
@@ -70,8 +91,8 @@ def as_served(
         runs.append(windows[new])
         begins.append(is_first[new])
         ending.append(is_last[new])
-    rows = history.iloc[_joined(runs, int)][SERVED].reset_index(drop=True)
-    return ends, rows.assign(**{BEGINS: _joined(begins, bool), ENDS: _joined(ending, bool)})
+    columns = {VERSION: _joined(runs, int), BEGINS: _joined(begins, bool), ENDS: _joined(ending, bool)}
+    return ends, pd.DataFrame(columns)
 
 
 class ServedWindows:
@@ -139,12 +160,14 @@ class _Versions:
     """A history as arrays, one value a version; times in microseconds."""
 
     def __init__(self, history: pd.DataFrame):
-        first = ~history.duplicated(KEYS).to_numpy()
-        self.key = first.cumsum() - 1
         self.symbol = pd.factorize(history["symbol"])[0]
+        sessions = _microseconds(history["event_timestamp"])
+        first = np.ones(len(history), dtype=bool)
+        first[1:] = (np.diff(self.symbol) != 0) | (np.diff(sessions) != 0)
+        self.key = first.cumsum() - 1
         self.created = _microseconds(history[CREATED])
         self.stands = history["close"].notna().to_numpy()
-        self.complete = history[NAMES].notna().to_numpy().all(axis=1)
+        self.complete = history[COMPLETE].to_numpy()
         self.newest = np.append(first[1:], True)[: len(first)]
         self.current = np.flatnonzero(self.newest & self.stands)
         self._first = np.flatnonzero(first)
@@ -213,7 +236,7 @@ def _doubtful(versions: _Versions, served_at: np.ndarray, length: int) -> np.nda
 
 
 def _microseconds(instants: pd.Series) -> np.ndarray:
-    return instants.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]").astype("int64")
+    return instants.to_numpy("datetime64[us]").astype("int64")
 
 
 def _joined(parts: Collection[np.ndarray], kind: type) -> np.ndarray:

@@ -1,12 +1,14 @@
 """Windows over point-in-time rows: which rows end one, how they are gathered, how Feast keeps them."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
 from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pitwise.features.errors import WindowSchemaError
 from pitwise.features.indicators import FEATURES, NAMES
@@ -39,6 +41,12 @@ def window_ends(symbols: np.ndarray, rows: np.ndarray, length: int) -> np.ndarra
     starts_run[1:] = (symbols[1:] != symbols[:-1]) | ~complete[:-1]
     run_start = np.maximum.accumulate(np.where(starts_run, position, 0))
     return position[complete & (position - run_start + 1 >= length)]
+
+
+def complete_rows(table: pa.Table) -> np.ndarray:
+    """Which rows lack no feature; (n,) bool."""
+    missing = (pc.is_null(table[name], nan_is_null=True) for name in NAMES)
+    return ~reduce(pc.or_, missing).to_numpy()
 
 
 def gather(rows: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:

@@ -5,6 +5,8 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from feast import (
     Entity,
@@ -150,8 +152,11 @@ def test_random_spines_see_what_a_slow_reader_sees(tmp_path, seed, ttl):
 
 
 def test_a_spine_of_many_blocks_sees_what_a_slow_reader_sees(tmp_path):
+    """And rows of many row groups, which several threads read."""
     rows = market_rows(9, symbols=6, sessions=60)
     store = opened(tmp_path, [view("daily", rows, tmp_path, TTL)])
+    table = pa.Table.from_pandas(rows)
+    pq.write_table(table, tmp_path / "daily.parquet", row_group_size=7, coerce_timestamps="us")
     spine = random_spine(9, rows, 10_000)
     found = retrieved(store, spine, ["daily:close"])
     assert_same(found["close"], looked_up(rows, spine, "close", TTL))

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sqlalchemy import create_engine, text
 from support import small_runs as small
@@ -373,8 +374,8 @@ def test_every_symbol_that_ends_a_window_in_the_dataset_has_one_in_the_store():
     rows = small.dataset_rows(bars)
     rows[CREATED] = rows["event_timestamp"]
     since = rows["event_timestamp"].drop_duplicates().nlargest(5).min()
-    served = set(window_table(rows, small.WINDOW, since)["symbol"].to_pylist())
-    assert set(rows.loc[rows["ends_window"], "symbol"]) <= served
+    windows, _ = window_table(pa.Table.from_pandas(rows), small.WINDOW, since)
+    assert set(rows.loc[rows["ends_window"], "symbol"]) <= set(windows["symbol"].to_pylist())
 
 
 def test_a_forecast_needs_neither_torch_nor_training(stage):
