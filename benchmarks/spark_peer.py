@@ -35,13 +35,13 @@ from pitwise.cleaning.clean import CleanParams, cleaned_or_nothing
 from pitwise.cleaning.cross_section import read_cross_section
 from pitwise.engine import EngineParams, run
 from pitwise.features.daily import daily_features
-from pitwise.features.versions import SHARD_ROWS
 from pitwise.shards import Range, read_range, symbol_ranges
 from pitwise.stage import load_params
 from pitwise.workspace import Workspace, write_parquet
 
 RUNNERS = ("one process", "local", "ray", "spark, by symbol", "spark, by shard")
 FUNCTIONS = ("clean", "features")
+SHARD_ROWS = 250_000
 SUBREAPER = 36
 """Linux's PR_SET_CHILD_SUBREAPER: processes whose parent has gone become ours, and their time counts."""
 

@@ -135,18 +135,27 @@ class Answers:
         return _signals(state, report.record, [document for _, document in found], b"[]")
 
     def forecasts(
-        self, symbols: Sequence[str] | None, asked: Asked, route: str
+        self, symbols: Sequence[str] | None
     ) -> tuple[MarketState, list[Rendered], list[tuple[str, str]]]:
         """The state, the forecasts of these symbols (None: of all) in it, and why others have none.
 
+        What is shown of them has to be written down before it is sent, see `show`.
+
         Raises:
-            Problem: the state or the log does not answer (503).
+            Problem: the state does not answer (503).
         """
         state = self.state()
         rows, problems = self._looked_up(state, list(state.forecasts) if symbols is None else symbols)
+        return state, rows, [(symbol, problem.detail) for _, symbol, problem in problems]
+
+    def show(self, state: MarketState, rows: list[Rendered], asked: Asked, route: str) -> None:
+        """Write down these forecasts of a state: then they may be sent.
+
+        Raises:
+            Problem: the log does not answer (503).
+        """
         if rows:
             self._record(state, rows, asked, route)
-        return state, rows, [(symbol, problem.detail) for _, symbol, problem in problems]
 
     def features(self, symbol: str, asked: Asked, route: str) -> bytes:
         """`FeaturesAnswer`: the newest session's bar and indicators of a symbol.

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 
+from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -122,7 +123,8 @@ async def _keep_warm(service: Service, sources: Sources) -> None:
     """Once a page was asked for, have the files of the pages read before the next one needs them."""
     while True:
         try:
-            await asyncio.to_thread(sources.warm, service.states.current().model.kind)
+            kind = service.states.current().model.kind
+            await to_thread.run_sync(sources.warm, kind, abandon_on_cancel=True)
         except Exception:  # whatever it is, the page that needs the file says so
             logger.exception("the files of the pages cannot be read")
         await asyncio.sleep(WARM_SECONDS)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
+from typing import Any
 
 import orjson
 
@@ -49,7 +50,7 @@ class Renderer:
         kept = self._kept.get(symbol)
         if kept is None or kept.forecast is not forecast or kept.age != age:
             problem = self._problem(forecast, age)
-            document = b"" if problem else orjson.dumps(shown(forecast, age))
+            document = b"" if problem else kept_json(shown(forecast, age))
             kept = self._kept[symbol] = Rendered(forecast, age, document, problem)
         return kept.problem or kept
 
@@ -76,6 +77,11 @@ class Renderer:
                 "withheld until later bars have settled it (predict.suspect).",
             )
         return None
+
+
+def kept_json(document: dict[str, Any]) -> bytes:
+    """A small document as JSON, to be kept: orjson's own bytes hold the 8 kB that it wrote into."""
+    return bytes(memoryview(orjson.dumps(document)))
 
 
 def shown(forecast: SymbolForecast, age: int) -> dict[str, object]:

@@ -12,7 +12,7 @@ import orjson
 from pitwise.decisions.signals import Rules, signal
 from pitwise.workspace import Workspace
 from serving.http.problems import Problem
-from serving.http.rendered import Rendered
+from serving.http.rendered import Rendered, kept_json
 from serving.state.market import MarketState, SymbolFeatures
 
 REPORT = "metrics/signals.json"
@@ -61,10 +61,14 @@ class Signals:
             self._stamp = stamp
         return self._report
 
-    def of(self, state: MarketState, rows: list[Rendered]) -> list[bytes]:
-        """`serving.http.schemas.Signal` of each forecast, JSON."""
+    def shown(self, state: MarketState, rows: list[Rendered]) -> list[dict[str, Any]]:
+        """`serving.http.schemas.Signal` of each forecast."""
         rules = self._rules(state)
-        return [orjson.dumps(_shown(state, row, rules)) for row in rows]
+        return [_shown(state, row, rules) for row in rows]
+
+    def of(self, state: MarketState, rows: list[Rendered]) -> list[bytes]:
+        """The same as JSON."""
+        return [orjson.dumps(document) for document in self.shown(state, rows)]
 
     def ranked(self, state: MarketState, rows: list[Rendered]) -> list[tuple[Rendered, bytes]]:
         """All forecasts with their signals, BUY and SELL first, then by what the position earns.
@@ -77,7 +81,7 @@ class Signals:
             rules = self._rules(state)
             shown = [(row, _shown(state, row, rules)) for row in rows]
             shown.sort(key=_order)
-            self._ranked = [(row, orjson.dumps(document)) for row, document in shown]
+            self._ranked = [(row, kept_json(document)) for row, document in shown]
             self._ranked_of = (rows, report)
         return self._ranked
 

@@ -37,7 +37,12 @@ def run(
     app = create_app(params, keys, lambda: build_service(workspace, params, folder, name))
     control.wait_to_go()
     control.when_abandoned(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    serve(app, listener, params.drain_seconds, control)
+    try:
+        serve(app, listener, params.drain_seconds, control)
+    except SystemExit:
+        # All that the service has is closed by now. A page that nobody waits for any more may still be
+        # made in a thread, which Python would wait for.
+        os._exit(0)
 
 
 def serve(app: FastAPI, listener: socket.socket, drain_seconds: int, control: Control) -> None:

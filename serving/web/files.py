@@ -5,7 +5,8 @@ pyarrow is imported when a table is first read: a process that shows no page goe
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,13 +44,20 @@ class Files:
         with lock:  # one thread reads, the others wait for what it has read
             kept = self._kept.get(key)
             if kept is None or kept[0] != stamp:
-                try:
+                with reading(path):
                     kept = self._kept[key] = stamp, reader(path, *given)
-                except (OSError, ValueError, KeyError) as error:  # pyarrow's are OSError and ValueError
-                    raise StoreError(
-                        f"{path}: cannot be read ({one_line(error)}). Delete it and run `pitwise run`."
-                    ) from error
             return kept[1]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What fails in the block, which reads a file, becomes StoreError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's are OSError and ValueError
+        raise StoreError(
+            f"{path}: cannot be read ({one_line(error)}). Delete it and run `pitwise run`."
+        ) from error
 
 
 def stamp_of(path: Path) -> Stamp | None:

@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from serving.http.rendered import Rendered
+from serving.http.routes.history import MARKET
 from serving.http.service import History
 from serving.log.history import PastForecast
 from serving.state.market import MarketState
-from serving.web.bars import BarHistory, SymbolBars
+from serving.web.bars import MarketBars, SymbolBars
 from serving.web.drawing import interval_bar, sparkline
 from serving.web.moment import Moment
-from serving.web.outlook import LEVELS, Outlook, Source, of_live, of_served, of_walked, reach
+from serving.web.outlook import LEVELS, Outlook, Source, of_live, of_served, of_walked
 from serving.web.sources import Sources
 
-MARKET = 20_000
-"""Symbols of a market; there is none as large."""
+ROWS = 1000
+"""Of the table, and of symbols without a forecast: who wants another one searches."""
 SPARK_SESSIONS = 60
 SORTS = ("symbol", "signal", "confidence", "expected", "target", "stop", "last", "cost", "score")
 """Columns that a table may be sorted by; with a minus before the name the largest come first."""
@@ -39,8 +41,10 @@ class Market:
     """Who made the forecasts, in words."""
     without: list[tuple[str, str]]
     """Symbol and why it has none."""
-    bars: dict[str, SymbolBars]
-    """By symbol, as known then."""
+    closes: Mapping[str, np.ndarray]
+    """By symbol its last `SPARK_SESSIONS`, as known then; NaN before the first one."""
+    bars: SymbolBars | None = None
+    """Of the symbol, as known then, where the others were not wanted."""
     served: Sequence[PastForecast] = ()
     """What the rows are of, where they were served in the past."""
     state: int | None = None
@@ -76,6 +80,7 @@ def market_now(
     without: list[tuple[str, str]],
     sources: Sources,
     signals: Mapping[str, Mapping[str, Any]],
+    only: str | None = None,
 ) -> Market:
     """What the service answers now.
 
@@ -83,17 +88,24 @@ def market_now(
         rendered: the forecasts of the state.
         without: symbol and why it has none.
         signals: `serving.http.schemas.Signal` by symbol; empty where none have been made.
+        only: a symbol, where the others are not wanted.
     """
-    bars = live_bars(state, sources.bars(), [row.forecast.symbol for row in rendered])
-    rows = []
-    for row in rendered:
-        symbol = row.forecast.symbol
-        volatility = bars[symbol].volatility() if symbol in bars else None
-        rows.append(of_live(row, volatility, signals.get(symbol)))
+    known, bars = sources.bars(), None
+    if only is None:
+        volatility, closes = _of_market(known.market().with_live(state.features) if known else None)
+    else:
+        bars = known.of(only) if known else None
+        if bars is not None and (live := state.features.get(only)):
+            bars = bars.with_live(live.as_of[:10], live.values)
+        volatility, closes = _of_symbol(only, bars)
+    rows = [
+        of_live(row, volatility.get(row.forecast.symbol), signals.get(row.forecast.symbol))
+        for row in rendered
+    ]
     model = state.model
     by = f"version {model.version} ({model.kind}), champion since {model.since[:10]}"
     doubts = sources.doubts(model.version)
-    return Market(moment, "live", rows, by, without, bars, state=state.number, doubts=doubts)
+    return Market(moment, "live", rows, by, without, closes, bars, state=state.number, doubts=doubts)
 
 
 def market_then(
@@ -111,11 +123,14 @@ def market_then(
         horizon: sessions that it looks ahead.
         only: a symbol, where the others are not wanted.
     """
-    known = sources.bars()
-    symbols = [only] if only else known.symbols if known else []
-    found = {s: known.of(s, moment.instant) for s in symbols} if known else {}
-    bars = {s: b for s, b in found.items() if b is not None and str(b.day[-1]) == moment.day}
-    volatility = {symbol: b.volatility() for symbol, b in bars.items()}
+    known, bars = sources.bars(), None
+    if only is None:
+        market = known.market(moment.day, moment.instant) if known else None
+        volatility, closes = _of_market(market, moment.day)
+    else:
+        bars = known.of(only, moment.instant) if known else None
+        is_of_session = bars is not None and str(bars.day[-1]) == moment.day
+        volatility, closes = _of_symbol(only, bars if is_of_session else None)
     served = history.market(date.fromisoformat(moment.day), MARKET)
     if served and served[0].as_of[:10] == moment.day:
         served = [past for past in served if only in (None, past.symbol)]
@@ -123,12 +138,12 @@ def market_then(
         versions = ", ".join(sorted({past.model_version for past in served}))
         when = min((past.served_at for past in served), default="")[:16].replace("T", " ")
         by = f"version {versions}, answered from {when} UTC on"
-        return Market(moment, "served", rows, by, [], bars, served)
+        return Market(moment, "served", rows, by, [], closes, bars, served)
     walked = sources.walk_forward(kind)
     rows = [
         of_walked(
             one,
-            float(bars[one.symbol].close[-1]) if one.symbol in bars else None,
+            float(closes[one.symbol][-1]) if one.symbol in closes else None,
             volatility.get(one.symbol),
             horizon,
         )
@@ -136,50 +151,66 @@ def market_then(
         if only in (None, one.symbol)
     ]
     by = f"the walk-forward of {kind}, the mean of its seeds, trained on what came before"
-    return Market(moment, "walked" if rows else "none", rows, by, [], bars)
+    return Market(moment, "walked" if rows else "none", rows, by, [], closes, bars)
 
 
-def live_bars(
-    state: MarketState, known: BarHistory | None, symbols: Sequence[str]
-) -> dict[str, SymbolBars]:
-    """Bars by symbol: the pipeline's, and after them the one that the service took since."""
-    found = {}
-    for symbol in symbols:
-        bars = known.of(symbol) if known else None
-        if bars is not None:
-            live = state.features.get(symbol)
-            found[symbol] = bars.with_live(live.as_of[:10], live.values) if live else bars
-    return found
+def _of_market(
+    bars: MarketBars | None, day: str | None = None
+) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
+    """Volatility and last closes by symbol.
+
+    Args:
+        day: of the last bar that a symbol must have; None: any.
+    """
+    if bars is None:
+        return {}, {}
+    last = bars.close[-SPARK_SESSIONS:].T
+    chosen = range(len(bars.symbols)) if day is None else np.flatnonzero(bars.has(day)).tolist()
+    return bars.volatility, {bars.symbols[i]: last[i] for i in chosen}
+
+
+def _of_symbol(
+    symbol: str, bars: SymbolBars | None
+) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
+    """The same of one symbol."""
+    if bars is None:
+        return {}, {}
+    volatility = bars.volatility()
+    return {} if volatility is None else {symbol: volatility}, {symbol: bars.close[-SPARK_SESSIONS:]}
 
 
 def cells(market: Market) -> list[dict[str, Any]]:
-    """The table's rows, each figure by its column's name, as the template and the sort take them."""
-    axis = reach(market.rows)
-    return [_cells(row, market.bars.get(row.symbol), axis) for row in market.rows]
+    """The table's rows, each figure by its column's name, as the sort and the file take them."""
+    return [
+        {
+            "symbol": row.symbol,
+            "signal": row.signal.get("signal"),
+            "reason": row.signal.get("reason") or "",
+            "confidence": row.signal.get("confidence") if row.signal else row.stated,
+            "expected": row.simple_return,
+            "interval": row.interval(LEVELS[-1]),
+            "target": row.price,
+            "stop": row.signal.get("stop_loss"),
+            "last": row.last_close,
+            "cost": row.signal.get("expected_cost"),
+            "score": row.score,
+            "p_up": row.p_up,
+            "for_session": row.for_session,
+            "marks": row.marks,
+        }
+        for row in market.rows
+    ]
 
 
-def _cells(row: Outlook, bars: SymbolBars | None, axis: float) -> dict[str, Any]:
-    signal = row.signal
-    interval = row.interval(LEVELS[-1])
-    bar = interval_bar(interval[0], row.simple_return, interval[1], axis) if interval else Markup("")
-    return {
-        "symbol": row.symbol,
-        "signal": signal.get("signal"),
-        "reason": signal.get("reason") or "",
-        "confidence": signal.get("confidence") if signal else row.stated,
-        "expected": row.simple_return,
-        "interval": interval,
-        "bar": bar,
-        "target": row.price,
-        "stop": signal.get("stop_loss"),
-        "last": row.last_close,
-        "cost": signal.get("expected_cost"),
-        "score": row.score,
-        "p_up": row.p_up,
-        "for_session": row.for_session,
-        "marks": row.marks,
-        "spark": sparkline(bars.close[-SPARK_SESSIONS:]) if bars is not None else Markup(""),
-    }
+def drawn(row: dict[str, Any], market: Market, axis: float) -> dict[str, Any]:
+    """A row of `cells` with what the template draws of it.
+
+    Args:
+        axis: see `reach`.
+    """
+    interval, closes = row["interval"], market.closes.get(row["symbol"], np.empty(0))
+    bar = interval_bar(interval[0], row["expected"], interval[1], axis) if interval else Markup("")
+    return row | {"bar": bar, "spark": sparkline(closes[~np.isnan(closes)])}
 
 
 def reliability(sources: Sources, market: Market) -> dict[str, Any] | None:

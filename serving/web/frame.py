@@ -22,7 +22,7 @@ from serving.http.schemas import Day
 from serving.http.state import metrics_of
 from serving.state.market import MarketState
 from serving.web.moment import Moment, moment
-from serving.web.pages import POLICY, Encoded, page
+from serving.web.pages import POLICY, page
 from serving.web.sources import Sources
 
 MARKET, FORECASTS, SYMBOL, HEALTH = "/", "/forecasts", "/symbols/{symbol}", "/health"
@@ -106,11 +106,12 @@ def who(request: Request) -> str:
     return key.name if key else ""
 
 
-def keep(kept: dict[tuple, Encoded], key: tuple, body: Encoded) -> None:
+def keep(kept: dict[tuple, T], key: tuple, body: T) -> None:
     """Keep a page, in the place of the oldest one where there are `KEPT`.
 
     Args:
         kept: pages by all that they show.
+        body: the page, and what its route needs of it.
     """
     while len(kept) >= KEPT:
         kept.pop(next(iter(kept)))

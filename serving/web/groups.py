@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serving.web.bars import SymbolBars
+from serving.web.bars import MarketBars
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +17,8 @@ LEAST = 60
 """Sessions that a symbol needs of them."""
 TOGETHER = 0.3
 """Symbols are of one cluster where their average correlation, the market's mean taken out, is above."""
+MOST = 1000
+"""Symbols that are clustered, the most traded: what that takes grows with their square."""
 FEWEST = 5
 """Symbols of a cluster that is shown; smaller ones are with the others."""
 OTHERS = "others"
@@ -46,35 +48,32 @@ def sectors_at(sectors: "pd.DataFrame | None", symbols: Sequence[str], day: str)
     return Groups("sector", of) if of else None
 
 
-def clusters_at(bars: Mapping[str, SymbolBars], dollars: Mapping[str, float]) -> Groups | None:
-    """Clusters of the last `WINDOW` sessions' returns, each less the mean of all symbols.
+def clusters_at(bars: MarketBars, dollars: Mapping[str, float]) -> Groups | None:
+    """Clusters of the last `WINDOW` sessions' returns, each less the mean of all that are clustered.
 
     Args:
-        dollars: traded in the session; its two largest symbols name a cluster.
+        dollars: traded in the session, by which the `MOST` are chosen; two symbols name a cluster.
 
     Returns:
         None where there is none of `FEWEST` symbols or more.
     """
-    if not bars:
+    session = bars.session[1:]
+    is_known = (session >= len(bars.days) - WINDOW) & (bars.session[:-1] >= 0)
+    enough = np.flatnonzero(is_known.sum(axis=0) >= LEAST).tolist()
+    if len(enough) < FEWEST:
         return None
     import pandas as pd
 
     from pitwise.decisions.contributions import clusters, correlation  # bring scipy
 
-    days = np.unique(np.concatenate([b.day[-WINDOW:] for b in bars.values()]))[-WINDOW:]
-    returns = {}
-    for symbol, b in bars.items():
-        known = b.returns[b.day[1:] >= days[0]]
-        if len(known) >= LEAST:
-            column = np.full(len(days), np.nan)
-            column[np.searchsorted(days, b.day[len(b.day) - len(known) :])] = known
-            returns[symbol] = column
-    if len(returns) < FEWEST:
-        return None
-    table = pd.DataFrame(returns)
-    excess = table.sub(table.mean(axis=1), axis=0).fillna(
-        0.0
-    )  # a session that is not there tells nothing
+    chosen = sorted(sorted(enough, key=lambda i: -dollars.get(bars.symbols[i], 0.0))[:MOST])
+    is_known = is_known[:, chosen]
+    returns = np.diff(np.log(bars.close[:, chosen]), axis=0)
+    aligned = np.full((len(bars.days), len(chosen)), np.nan)
+    aligned[session[:, chosen][is_known], np.nonzero(is_known)[1]] = returns[is_known]
+    table = pd.DataFrame(aligned[-WINDOW:], columns=[bars.symbols[i] for i in chosen])
+    excess = table.sub(table.mean(axis=1), axis=0)
+    excess = excess.fillna(0.0)  # a session that is not there tells nothing
     of: dict[str, str] = {}
     for members in clusters(correlation(excess), TOGETHER):
         if len(members) >= FEWEST:

@@ -17,6 +17,8 @@ from serving.web.sources import Sources
 
 REVISIONS = 20
 """Rows of a table that may be long."""
+LATE = 200
+"""Symbols that are listed as behind the market."""
 WEEKS, COLUMNS, ROUTES = 12, 20, 10
 """Weeks and columns of the table of drift, and routes of that of latency."""
 STEPS = (0.1, 0.25, 0.5, 1.0)
@@ -67,7 +69,8 @@ def health(
     return {
         "facts": facts,
         "verdict": _verdict(facts, parts, state, week, sources) if is_now else None,
-        "late": sorted((f.symbol, f.as_of[:10]) for f in late),
+        "late": sorted((f.symbol, f.as_of[:10]) for f in late)[:LATE],
+        "n_late": len(late),
         "parts": parts,
         "model": state.model,
         "revisions": revisions[:REVISIONS],
@@ -111,8 +114,8 @@ def _then(when: Moment, sources: Sources) -> tuple[int, int] | None:
     bars = sources.bars()
     if bars is None:
         return None
-    newest = [found.day[-1] for s in bars.symbols if (found := bars.of(s, when.instant)) is not None]
-    return sum(str(day) == when.day for day in newest), len(newest)
+    market = bars.market(when.day, when.instant)
+    return int(market.has(when.day).sum()), len(market.symbols)
 
 
 def _revisions(when: Moment, sources: Sources) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The market at a moment: its move, its breadth, its map, its groups, its movers and its year."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,8 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from serving.state.market import MarketState
-from serving.web.bars import SymbolBars
-from serving.web.forecasts import live_bars
-from serving.web.groups import OTHERS, TOGETHER, WINDOW, Groups, clusters_at, sectors_at
+from serving.web.bars import MarketBars
+from serving.web.groups import MOST, OTHERS, TOGETHER, WINDOW, Groups, clusters_at, sectors_at
 from serving.web.moment import Moment
 from serving.web.sources import Sources
 
@@ -19,6 +18,8 @@ YEAR = 252
 """Sessions of the index and of what is usual."""
 MOVERS, NAMED = 8, 10
 """Symbols at each end of the movers, and named of a group."""
+TILES = 1000
+"""Of the map, the most traded symbols: more cannot be told apart."""
 STEPS = (0.25, 0.75, 1.5, 3.0)
 """Per cent from which a tile of the map has the next stronger colour."""
 SIZE = (640.0, 400.0)
@@ -48,26 +49,22 @@ def market_view(when: Moment, state: MarketState, sources: Sources) -> dict[str,
     if known is None:
         return None
     if when.as_of is None:
-        bars: Mapping[str, SymbolBars] = live_bars(state, known, known.symbols)
+        bars = known.market().with_live(state.features)
     else:
-        bars = {s: b for s in known.symbols if (b := known.of(s, when.instant)) is not None}
-    tiles = [tile for symbol, b in bars.items() if (tile := _tile(symbol, b, when.day)) is not None]
+        bars = known.market(when.day, when.instant)
+    tiles = tiles_of(bars, when.day)
     if not tiles:
         return None
     changes = np.array([tile.change for tile in tiles])
-    days, mean, rose = by_session(list(bars.values()))
+    days, mean, rose = by_session(bars)
     year = slice(-YEAR, None)
     dollars = {tile.symbol: tile.dollars for tile in tiles}
-    groups = sectors_at(sources.sectors(), list(bars), when.day) or clusters_at(bars, dollars)
-    before = slice(-YEAR - 1, -1)
-    usual_dollars = sum(
-        float((b.close[before] * b.volume[before]).mean()) for b in bars.values() if len(b.day) > 1
-    )
+    groups = sectors_at(sources.sectors(), bars.symbols, when.day) or clusters_at(bars, dollars)
     by_change = sorted(tiles, key=lambda tile: -tile.change)
     usual = float(mean[-YEAR - 1 : -1].std(ddof=1)) if len(mean) > YEAR else None
     return {
         "n": len(tiles),
-        "n_all": len(bars),
+        "n_all": len(bars.symbols),
         "change": float(changes.mean()),
         "median": float(np.median(changes)),
         "rose": float((changes > 0).mean()),
@@ -78,11 +75,13 @@ def market_view(when: Moment, state: MarketState, sources: Sources) -> dict[str,
         "volatility": float(mean[-20:].std(ddof=1)) if len(mean) > 20 else None,
         "sentiment": _sentiment(when, sources),
         "map": heat_map(tiles, groups),
+        "tiles": TILES,
         "groups": group_rows(tiles, groups),
         "by": groups.by if groups else None,
+        "clustered": MOST,
         "window": WINDOW,
         "together": TOGETHER,
-        "dollars_usual": usual_dollars,
+        "dollars_usual": usual_dollars(bars),
         "steps": STEPS,
         "up": by_change[:MOVERS],
         "down": by_change[: -MOVERS - 1 : -1],
@@ -92,28 +91,47 @@ def market_view(when: Moment, state: MarketState, sources: Sources) -> dict[str,
     }
 
 
-def _tile(symbol: str, bars: SymbolBars, day: str) -> Tile | None:
-    """A symbol that has the session and the one before."""
-    if len(bars.day) < 2 or str(bars.day[-1]) != day:
-        return None
-    move = float(bars.returns[-1])
-    before = bars.returns[-21:-1]
-    deviation = float(before.std(ddof=1)) if len(before) == 20 else 0.0
-    in_volatility = move / deviation if deviation else None
-    dollars = float(bars.close[-1] * bars.volume[-1])
-    return Tile(symbol, float(np.expm1(move)), in_volatility, dollars)
+def tiles_of(bars: MarketBars, day: str) -> list[Tile]:
+    """Of each symbol that has the session of a day and the one before, in order."""
+    if len(bars.days) < 2:
+        return []
+    *before, moves = bars.returns(21)
+    # A volatility of 20 returns; where the price stood still none that a move could be told in.
+    deviations = np.std(before, axis=0, ddof=1) if len(before) == 20 else np.full(len(moves), np.nan)
+    deviations = np.where(deviations > 0, deviations, np.nan)
+    here = np.flatnonzero(bars.has(day) & ~np.isnan(moves))
+    figures = (np.expm1(moves), moves / deviations, bars.close[-1] * bars.volume[-1])
+    return [
+        Tile(bars.symbols[i], change, None if relative != relative else relative, dollars)
+        for i, change, relative, dollars in zip(here, *(f[here].tolist() for f in figures), strict=True)
+    ]
 
 
-def by_session(bars: Sequence[SymbolBars]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_session(bars: MarketBars) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The days that returns end on, in order; of each the mean simple return and the share that rose.
 
     A symbol takes part in the sessions that it has: no index of a fixed membership.
     """
-    days = np.concatenate([b.day[1:] for b in bars])
-    returns = np.concatenate([np.expm1(b.returns) for b in bars])
-    unique, at = np.unique(days, return_inverse=True)
-    count = np.bincount(at)
-    return unique, np.bincount(at, returns) / count, np.bincount(at, returns > 0) / count
+    count, rose, total = np.zeros((3, len(bars.days)))
+    for part in bars.parts():
+        returns = part.returns()
+        is_there = ~np.isnan(returns)
+        returns, at = returns[is_there], part.session[1:][is_there]
+        count += np.bincount(at, minlength=len(count))
+        rose += np.bincount(at, returns > 0, len(count))
+        total += np.bincount(at, np.expm1(returns), len(count))
+    has = count > 0
+    return bars.days[has], total[has] / count[has], rose[has] / count[has]
+
+
+def usual_dollars(bars: MarketBars) -> float:
+    """What a session of the year before the last trades, by each symbol's own mean."""
+    total = 0.0
+    for part in bars.parts():
+        dollars = (part.close * part.volume)[-YEAR - 1 : -1]
+        count = (~np.isnan(dollars)).sum(axis=0)
+        total += float((np.nansum(dollars, axis=0) / np.maximum(count, 1)).sum())
+    return total
 
 
 def _sentiment(when: Moment, sources: Sources) -> dict[str, Any] | None:
@@ -191,7 +209,8 @@ def _grouped(tiles: Sequence[Tile], groups: Groups | None) -> list[tuple[str, li
 
 def heat_map(tiles: Sequence[Tile], groups: Groups | None = None) -> Markup:
     """The session's returns, area by dollar volume, as SVG; groups beside each other."""
-    named = _grouped(tiles, groups)
+    most = sorted(tiles, key=lambda tile: -tile.dollars)[:TILES]
+    named = _grouped(most, groups)
     named.sort(key=lambda each: -sum(tile.dollars for tile in each[1]))
     areas = [sum(tile.dollars for tile in own) for _, own in named]
     blocks = squarified(areas, *SIZE) if areas else []

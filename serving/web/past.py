@@ -10,13 +10,11 @@ import numpy as np
 from pitwise.decisions.signals import Rules, signal
 from serving.log.history import PastForecast
 from serving.state.market import MarketState
-from serving.web.bars import SymbolBars
+from serving.web.bars import RANGE, SymbolBars
 from serving.web.moment import Moment
 from serving.web.outlook import LEVELS, scale_of
 from serving.web.sources import Sources
 
-RANGE = ["atr_14", "volatility_20", "volume_sma_20"]
-"""Features that stops and costs are made of."""
 SIGNALS = "metrics/signals.json"
 
 

@@ -23,11 +23,10 @@ def add_web(app: FastAPI, keys: Keys) -> None:
         keys: those of the service: where there are some, a person gives one to log in.
     """
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
-    market: dict[tuple, Encoded] = {}
     decisions: dict[tuple, Encoded] = {}
-    add_market(router, market)
+    add_market(router)
     add_static(router)
-    add_forecasts(router, market)
+    add_forecasts(router)
     add_symbol(router)
     add_portfolio(router, decisions)
     add_backtest(router, decisions)

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pitwise.errors import StoreError, one_line
 from pitwise.registry.findings import Finding, describe
 from pitwise.workspace import Workspace, read_lines
 from serving.memory import give_back
 from serving.web.bars import BarHistory
-from serving.web.columns import columns_of
 from serving.web.files import Files, document, rows, stamp_of
 from serving.web.pages import Encoded, whole
 from serving.web.tracks import Track, tracks
@@ -92,14 +90,11 @@ class Sources:
     def features(
         self, symbol: str, names: Sequence[str], instant: int | None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Features of a symbol by session, see `columns_of`; without rows where there is no file."""
-        if self._workspace is None or not (path := self._workspace.path(BARS)).exists():
+        """Features of a symbol by session, see `BarHistory`; without rows where there is no file."""
+        bars = self.bars()
+        if bars is None:
             return np.empty(0, "datetime64[D]"), {name: np.empty(0) for name in names}
-        try:
-            return columns_of(path, symbol, names, instant)
-        except (OSError, ValueError, KeyError) as error:
-            why = f"{path}: cannot be read ({one_line(error)}). Run `pitwise run`."
-            raise StoreError(why) from error
+        return bars.features(symbol, names, instant)
 
     def sectors(self) -> "pd.DataFrame | None":
         """`universe/sectors.csv`, see `pitwise.universe.read_sectors`."""
@@ -183,7 +178,9 @@ class Sources:
         before = self._stamps_of_tables
         self._stamps_of_tables = self._stamps(TABLES)
         if self._stamps_of_tables != before:
-            self.bars()
+            bars = self.bars()
+            if bars:
+                bars.market()
             self.walk_forward(kind)
         if self._was_asked:
             self._was_asked = False

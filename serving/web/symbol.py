@@ -40,8 +40,7 @@ def symbol_view(
     """
     when = market.moment
     row = next((row for row in market.rows if row.symbol == symbol), None)
-    known = sources.bars()
-    bars = market.bars.get(symbol) or (known.of(symbol, when.instant) if known else None)
+    bars = market.bars
     if row is None and bars is None and symbol not in state.features:
         return None
     served = history.of(symbol, None, date.fromisoformat(when.day), PAST)

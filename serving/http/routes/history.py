@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HISTORY = "/v1/forecasts/{symbol}/history"
 MOST = 2000
 """Forecasts in one answer."""
-MARKET = 20_000
+MARKET = 100_000
 """Symbols of a market; there is none as large."""
 SECONDS = 20.0
 """The longest that a question about the past may wait and take."""

@@ -8,7 +8,9 @@ from serving.web.market import market_view
 from serving.web.pages import Encoded, page
 
 
-def add_market(router: APIRouter, kept: dict[tuple, Encoded]) -> None:
+def add_market(router: APIRouter) -> None:
+    kept: dict[tuple, Encoded] = {}
+
     @router.api_route(MARKET, methods=["GET", "HEAD"])
     async def market(request: Request, as_of: AsOf = None) -> Response:
         state, sources = answers_of(request).state(), sources_of(request)

@@ -19,7 +19,7 @@ from serving.web.frame import HEADERS, PORTFOLIO, AsOf, frame, keep, made, momen
 from serving.web.pages import Encoded, in_parts, page
 from serving.web.portfolio import STRATEGIES, holdings_of, portfolio_view
 from serving.web.portfolio_of import Asked, Strategy, portfolio_in_worker
-from serving.web.routes.forecasts import market_then
+from serving.web.routes.forecasts import audit_past, market_then
 
 LONGEST_HOLDINGS = 20_000
 """Characters of the holdings in an address: 1,000 lines and more."""
@@ -87,10 +87,12 @@ async def _forecasts_by(request: Request, as_of: str | None) -> tuple[dict[str, 
     """By symbol what `portfolio_of` wants, and who forecast it; written down as shown."""
     if as_of is not None:
         market = await market_then(request, as_of)
+        audit_past(request, market, PORTFOLIO)
         said = {row.symbol: (row.log_return, row.score, row.horizon, None) for row in market.rows}
         return said, market.by
     with suppress(Problem):  # no symbol has one: the page says so
-        state, found, _ = answers_of(request).forecasts(None, asked_of(request), PORTFOLIO)
+        state, found, _ = answers_of(request).forecasts(None)
+        answers_of(request).show(state, found, asked_of(request), PORTFOLIO)
         live = [row.forecast for row in found]
         rows = {one.symbol: (one.log_return, one.score, one.horizon, one.suspect) for one in live}
         return rows, f"version {state.model.version} ({state.model.kind})"

@@ -54,8 +54,9 @@ def add_symbol(router: APIRouter) -> None:
         answers, asked, sources = answers_of(request), asked_of(request), sources_of(request)
         history = service_of(request).history
         if as_of is None:
-            state, rendered, without = answers.forecasts([symbol], asked, SYMBOL)
-            market = await made(market_now, request, state, rendered, without)
+            state, rendered, without = answers.forecasts([symbol])
+            answers.show(state, rendered, asked, SYMBOL)
+            market = await made(market_now, request, state, rendered, without, symbol)
             when = market.moment
         else:
             state = answers.state()

@@ -1,5 +1,6 @@
 "use strict";
-// The table of forecasts, sorted and filtered in place; the address says what is shown.
+// The table of forecasts, sorted and filtered in place; the address says what is shown. Of a market that is
+// larger than the table the service sorts and filters.
 const table = document.querySelector("[data-table]");
 if (table) {
   const form = document.querySelector(".filter");
@@ -57,21 +58,25 @@ if (table) {
     history.replaceState(null, "", `?${said}`);
   }
 
-  for (const head of heads) {
-    head.querySelector("[data-sort]")?.addEventListener("click", (event) => {
-      event.preventDefault();
-      const name = event.currentTarget.dataset.sort;
-      const at = head.getAttribute("aria-sort");
-      const down = at ? at === "ascending" : name !== "symbol" && name !== "signal";
-      sortBy((down ? "-" : "") + name);
+  if (table.dataset.table === "whole") {
+    for (const head of heads) {
+      head.querySelector("[data-sort]")?.addEventListener("click", (event) => {
+        event.preventDefault();
+        const name = event.currentTarget.dataset.sort;
+        const at = head.getAttribute("aria-sort");
+        const down = at ? at === "ascending" : name !== "symbol" && name !== "signal";
+        sortBy((down ? "-" : "") + name);
+        remember();
+      });
+    }
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("input", () => {
+      filter();
       remember();
     });
+  } else {
+    form.addEventListener("change", () => form.requestSubmit());
   }
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("input", () => {
-    filter();
-    remember();
-  });
   addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     const isSearch = event.target.matches("input[type=search]");

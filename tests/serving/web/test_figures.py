@@ -7,6 +7,7 @@ from scipy.stats import binomtest, logistic
 from support.web_files import DAYS, features_of, walked_of
 
 from pitwise.workspace import write_parquet
+from serving.state.market import SymbolFeatures
 from serving.web.bars import BarHistory
 from serving.web.drawing import sparkline
 from serving.web.files import Files
@@ -26,7 +27,8 @@ def at(instant: str) -> int:
 
 
 def kept(path, *versions: pd.DataFrame) -> BarHistory:
-    write_parquet(pd.concat(versions, ignore_index=True), path)
+    keys = ["symbol", "event_timestamp", "created_timestamp"]
+    write_parquet(pd.concat(versions, ignore_index=True).sort_values(keys), path)
     return BarHistory(path)
 
 
@@ -55,6 +57,57 @@ def test_prices_are_on_the_share_basis_of_the_last_bar_and_end_at_a_break(tmp_pa
     assert found.close.tolist() == [50, 51]
     assert found.volume.tolist() == [2000, 1000]
     assert found.day.astype(str).tolist() == ["2013-09-24", "2013-09-25"]
+
+
+@pytest.fixture
+def five_days(tmp_path, monkeypatch) -> BarHistory:
+    """Of which the last four are looked at: A split, B broke, C is gone, D was withdrawn."""
+    monkeypatch.setattr("serving.web.bars.PART", 4)  # which cuts through symbols
+    monkeypatch.setattr("serving.web.bars.SPAN", 4)
+    later = pd.Timestamp("2013-10-02", tz="UTC")
+    split = features_of("A", np.array([9.0, 10.0, 22.0, 12.0, 13.0]), DAYS[:5])
+    split["price_factor"] = split["share_factor"] = [1.0, 1.0, 1.0, 2.0, 2.0]
+    broken = features_of("B", np.array([5.0, 6.0, 7.0]), DAYS[1:4]).assign(segment=np.int32([0, 1, 1]))
+    corrected = broken.iloc[[1]].assign(close=6.5, created_timestamp=later)
+    gone, withdrawn = (features_of(s, np.ones(1), DAYS[i : i + 1]) for s, i in (("C", 0), ("D", 3)))
+    nothing = withdrawn.assign(close=np.nan, created_timestamp=later)
+    return kept(tmp_path / "d.parquet", split, broken, corrected, gone, withdrawn, nothing)
+
+
+def test_the_market_has_the_last_sessions_of_each_symbol(five_days):
+    nan = np.nan
+    now = five_days.market()
+    assert now.symbols == ["A", "B"]
+    assert (now.days == DAYS[1:5].to_numpy()).all()
+    assert now.session.T.tolist() == [[0, 1, 2, 3], [-1, -1, 1, 2]]
+    np.testing.assert_array_equal(now.close.T, [[5, 11, 12, 13], [nan, nan, 6.5, 7]])
+    np.testing.assert_array_equal(now.volume.T, [[500, 500, 1000, 1000], [nan, nan, 1000, 1000]])
+    assert now.has("2013-09-27").tolist() == [True, False]
+    then = five_days.market("2013-09-27", at("2013-09-27 21:00"))
+    assert then.symbols == ["A", "B", "D"]
+    assert then.close[-2:, 1:].tolist() == [[6, pytest.approx(nan, nan_ok=True)], [7, 1]]
+    first = five_days.market("2013-09-23", at("2013-09-23 21:00"))
+    assert (first.symbols, first.close.tolist()) == (["A", "C"], [[9, 1]])
+    assert five_days.market("2013-09-20", at("2013-09-20 21:00")).symbols == []
+    assert five_days.market() is now  # kept beside the last one of the past
+
+
+def test_live_bars_follow_the_markets_last_ones(five_days):
+    def live(symbol, day, close):
+        values = dict.fromkeys(["open", "high", "low", "close"], close) | {"volume": 5.0}
+        return SymbolFeatures(symbol, f"{day}T20:00:00Z", 0, True, values)
+
+    market = five_days.market()
+    old, late = live("A", "2013-09-27", 99.0), live("B", "2013-09-27", 8.0)
+    assert market.with_live({"A": old, "B": live("B", "2013-09-30", None)}) is market
+    found = market.with_live({"A": old, "B": late, "NEW": live("NEW", "2013-09-30", 1.0)})
+    assert (found.days == market.days).all()
+    np.testing.assert_array_equal(found.close.T, [[5, 11, 12, 13], [np.nan, 6.5, 7, 8]])
+    assert found.session.T.tolist() == [[0, 1, 2, 3], [-1, 1, 2, 3]]
+    found = market.with_live({"A": live("A", "2013-09-30", 14.0)})
+    assert str(found.days[-1]) == "2013-09-30"
+    assert found.session.T.tolist() == [[1, 2, 3, 4], [-1, -1, 1, 2]]
+    assert (found.close[:, 0].tolist(), found.volume[-1, 0]) == ([11, 12, 13, 14], 5)
 
 
 def test_a_live_bar_follows_the_last_one(tmp_path):

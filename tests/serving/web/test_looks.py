@@ -1,6 +1,8 @@
 """What the pages make of bars, rules, weeks and metrics: groups, risk, past signals, drift, latency."""
 
 import json
+import math
+import re
 from collections import Counter
 from dataclasses import asdict
 
@@ -13,11 +15,10 @@ from support.web_files import DAYS, features_of
 
 from pitwise.decisions.signals import Rules
 from pitwise.workspace import Workspace, write_parquet
-from serving.web.bars import SymbolBars
-from serving.web.columns import columns_of
+from serving.web.bars import KEYS, BarHistory, MarketBars, SymbolBars
 from serving.web.groups import clusters_at, sectors_at
 from serving.web.health import drift_by_week, latency
-from serving.web.market import Tile, group_rows
+from serving.web.market import Tile, by_session, group_rows, heat_map, tiles_of
 from serving.web.moment import moment
 from serving.web.past import Call, signalled
 from serving.web.risk import risk_view
@@ -46,16 +47,28 @@ def bars_of(returns: np.ndarray, days: np.ndarray = SESSIONS) -> SymbolBars:
     return SymbolBars(days, close, close, close, close, np.full(len(close), 1e6))
 
 
+def market_of(bars: dict[str, SymbolBars]) -> MarketBars:
+    def column(of: SymbolBars, values: np.ndarray, nothing: float) -> np.ndarray:
+        return np.append(np.full(len(SESSIONS) - len(of.day), nothing), values)
+
+    names = sorted(bars)
+    session = [column(bars[s], np.searchsorted(SESSIONS, bars[s].day), -1) for s in names]
+    close = [column(bars[s], bars[s].close, np.nan) for s in names]
+    volume = [column(bars[s], bars[s].volume, np.nan) for s in names]
+    return MarketBars(names, SESSIONS, np.array(session, int).T, np.array(close).T, np.array(volume).T)
+
+
 def test_a_feature_is_the_version_that_was_known(tmp_path):
     first = features_of("A", np.array([10.0, 11.0, 12.0]), DAYS[:3])
     later = {"created_timestamp": pd.Timestamp("2013-10-01", tz="UTC")}
     changed = first.iloc[[1]].assign(rsi_14=70.0, **later)
     gone = first.iloc[[2]].assign(close=np.nan, **later)
     other = features_of("B", np.array([1.0]), DAYS[:1])
-    write_parquet(pd.concat([first, changed, gone, other]), path := tmp_path / "d.parquet")
+    versions = pd.concat([first, changed, gone, other]).sort_values(KEYS)
+    write_parquet(versions, path := tmp_path / "d.parquet")
     then = pd.Timestamp("2013-09-30", tz="UTC").value // 1000
     for at, days, values in ((then, 3, [50, 50, 50]), (None, 2, [50, 70])):
-        found, columns = columns_of(path, "A", ["rsi_14"], at)
+        found, columns = BarHistory(path).features("A", ["rsi_14"], at)
         assert (found == DAYS[:days].to_numpy().astype("datetime64[D]")).all()
         assert columns["rsi_14"].tolist() == values
 
@@ -69,11 +82,44 @@ def test_what_shares_a_cause_beyond_the_market_is_a_cluster():
     bars |= {f"X{i}": bars_of(market + rng.normal(0, 0.01, 300)) for i in range(6)}
     bars["O5"] = bars_of((market + oil)[200:], SESSIONS[200:])  # came later
     bars["NEW"] = bars_of(banks[290:], SESSIONS[290:])
-    found = clusters_at(bars, {"B3": 9.0, "B1": 8.0})
+    found = clusters_at(market_of(bars), {"B3": 9.0, "B1": 8.0})
     assert {s for s in bars if found.of.get(s) == "B3, B1"} == {f"B{i}" for i in range(6)}
     assert Counter(found.of.values())[found.of["O5"]] == 6
     assert not {"NEW", "X0"} & set(found.of)
-    assert clusters_at({}, {}) is None
+    assert clusters_at(market_of({"X0": bars["X0"]}), {}) is None
+
+
+def test_of_a_large_market_the_most_traded_are_clustered_and_drawn(monkeypatch):
+    rng = np.random.default_rng(7)
+    cause = rng.normal(0, 0.01, 300)
+    bars = {f"B{i}": bars_of(cause + rng.normal(0, 0.001, 300)) for i in range(7)}
+    bars |= {f"X{i}": bars_of(rng.normal(0, 0.01, 300)) for i in range(7)}
+    monkeypatch.setattr("serving.web.groups.MOST", 12)
+    dollars = {symbol: 1e6 + i for i, symbol in enumerate(bars)} | {"B0": 1.0, "X0": 2.0}
+    found = clusters_at(market_of(bars), dollars)
+    assert {symbol for symbol in bars if symbol in found.of} == {f"B{i}" for i in range(1, 7)}
+    monkeypatch.setattr("serving.web.market.TILES", 2)
+    tiles = [Tile(symbol, 0.01, None, amount) for symbol, amount in dollars.items()]
+    assert re.findall("<title>(..) ", heat_map(tiles)) == ["X6", "X5"]
+
+
+def test_a_tile_needs_the_session_and_the_one_before():
+    moves = np.append(np.tile([0.01, -0.01], 150)[1:], 0.03)
+    bars = {
+        "A": bars_of(moves),
+        "STILL": bars_of(np.zeros(300)),
+        "OLD": bars_of(moves[:-1], SESSIONS[:-1]),
+    }
+    bars |= {"NEW": bars_of(moves[-1:], SESSIONS[-2:]), "FIRST": bars_of(moves[:0], SESSIONS[-1:])}
+    found = {tile.symbol: tile for tile in tiles_of(market_of(bars), str(SESSIONS[-1]))}
+    assert list(found) == ["A", "NEW", "STILL"]
+    assert found["A"].change == pytest.approx(math.expm1(0.03))
+    assert found["A"].in_volatility == pytest.approx(0.03 / np.std(moves[-21:-1], ddof=1))
+    assert found["NEW"].in_volatility is None is found["STILL"].in_volatility
+    assert found["STILL"].dollars == 100 * 1e6
+    days, mean, rose = by_session(market_of({name: bars[name] for name in ("A", "STILL")}))
+    assert (days[-1], rose[-1]) == (SESSIONS[-1], 0.5)
+    assert mean[-1] == pytest.approx(math.expm1(0.03) / 2)
 
 
 def test_a_sector_holds_from_its_first_day_to_the_one_before_its_last():

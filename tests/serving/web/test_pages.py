@@ -116,6 +116,22 @@ def test_the_address_says_what_is_shown(client, query, symbols):
     assert shown(client.get(f"/forecasts?{query}").text) == symbols
 
 
+def test_of_a_large_market_the_chosen_ones_are_shown_and_logged_up_to_a_number(
+    client, service, monkeypatch
+):
+    monkeypatch.setattr("serving.web.forecasts.ROWS", 2)
+    page = client.get("/forecasts?sort=symbol").text
+    assert shown(page) == ["AAPL", "LAGS"]
+    assert "MSFT" not in page
+    assert "2 of 3 shown" in words(page)
+    assert '<table data-table="part">' in page
+    assert shown(client.get("/forecasts?q=ms").text) == ["MSFT"]
+    assert service.served.symbols == [["AAPL", "LAGS"], ["MSFT"]]
+    client.get("/forecasts?sort=symbol")  # which is kept
+    assert service.served.symbols[2:] == [["AAPL", "LAGS"]]
+    assert "MSFT" in client.get("/forecasts/csv").text
+
+
 @pytest.mark.parametrize("query", ["sort=nothing", "as_of=2013-02-30", "as_of=x", "q=" + "x" * 65])
 def test_an_impossible_address_is_told_what_is_wrong(client, query):
     answer = client.get(f"/forecasts?{query}")
