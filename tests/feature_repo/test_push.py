@@ -123,7 +123,7 @@ VERSIONS = st.dictionaries(  # (symbol, day, creation): the value then known, an
 
 
 @given(VERSIONS, FEW)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 def test_pushed_and_batch_rows_are_read_as_a_slow_reader_reads_them_together(market, versions, cutoff):
     path = market.repo_path / "daily.parquet"
     shutil.rmtree(pushed_folder(path), ignore_errors=True)
