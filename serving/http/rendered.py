@@ -68,7 +68,7 @@ class Renderer:
             return Problem(
                 "stale-features",
                 f"The newest session is of {forecast.as_of[:10]}; {age} sessions since or before it are "
-                f"missing, {self._ttl} may be.",
+                f"missing, at most {self._ttl} may be.",
             )
         if forecast.suspect and self._withholds:
             return Problem(

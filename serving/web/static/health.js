@@ -9,7 +9,7 @@ document.addEventListener("market", ({ detail: facts }) => {
   said.textContent = "Connected.";
   for (const slot of document.querySelectorAll("[data-fact]")) {
     const fact = facts[slot.dataset.fact];
-    slot.textContent = slot.dataset.fact === "newest" ? fact.slice(0, 16).replace("T", " ") : fact;
+    slot.textContent = slot.dataset.fact === "newest" ? fact.slice(0, 16).replace("T", " ") : fact.toLocaleString("en-US");
   }
   if (first) {
     first = false;

@@ -76,6 +76,9 @@ if (table) {
     });
   } else {
     form.addEventListener("change", () => form.requestSubmit());
+    form.addEventListener("formdata", ({ formData }) => {
+      for (const [name, text] of [...formData]) if (!text) formData.delete(name);
+    });
   }
   addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
