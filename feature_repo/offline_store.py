@@ -80,7 +80,8 @@ class AsofDuckDBOfflineStore(duckdb.DuckDBOfflineStore):
             # Read anew each time: what a query reads twice by one name DuckDB keeps in memory.
             rows, every, few = (_read(source, repo_path, config) for _ in range(3))
             if created:
-                gone = rows.filter(_is_gone(rows, feature_name_columns))
+                # One condition a column: DuckDB need not read the next ones of rows that fail the first.
+                gone = rows.filter([~known for known in _has_each(rows, feature_name_columns)])
                 gone = gone.group_by(instant).agg(_withdrawn=gone[created].max())
                 every = every.left_join(gone, instant, rname="_right_{name}")
                 every = every.filter(ibis._._withdrawn.isnull() | (ibis._[created] > ibis._._withdrawn))
@@ -278,74 +279,53 @@ def _asof_join(
     by_creation: bool,
     spans: dict[str, tuple[str, str]],
 ) -> ibis.Table:
-    """The spine with a view's features: which row each sees, and then the features of those rows.
-
-    What goes through a window or an ASOF join DuckDB copies and sorts, so that keys and the number of a
-    row do, and its features do not.
-    """
+    # One reading of the rows. To sort keys alone and to read the features of the rows found afterwards
+    # takes less than half, but a push between the two readings would give another row's features.
     source = view.batch_source
     if source is None:
         raise ValueError(f"feature view '{view.name}' has no batch source to join with")
     prefix = f"{view.projection.name_to_use()}:"
     names = [ref.removeprefix(prefix) for ref in feature_refs if ref.startswith(prefix)]
     keys = view.projection.join_key_map or {e.name: e.name for e in view.entity_columns}
+
+    rows = _read(source, str(config.repo_path), config)
+    rows = rows.rename({new: old for old, new in source.field_mapping.items() if old in rows.columns})
+    for key, in_spine in keys.items():
+        if in_spine in spans:
+            rows = rows.filter(rows[key].between(*spans[in_spine]))
     created = source.created_timestamp_column
-
-    def read() -> ibis.Table:
-        """Anew each time: what a query reads twice by one name DuckDB keeps in memory."""
-        rows = _read(source, str(config.repo_path), config)
-        rows = rows.rename(
-            {new: old for old, new in source.field_mapping.items() if old in rows.columns}
-        )
-        for key, in_spine in keys.items():
-            if in_spine in spans:
-                rows = rows.filter(rows[key].between(*spans[in_spine]))
-        return rows
-
-    def numbered() -> ibis.Table:
-        """In the order in which they are stored, which is the same each time."""
-        return read().mutate(_row=ibis.row_number())
-
-    def version(rows: ibis.Table) -> dict[str, Any]:
-        columns = {f"_key_{key}": rows[key] for key in keys}
-        columns["_own"] = rows[source.timestamp_field].cast(UTC)
-        return columns | ({"_created": rows[created].cast(UTC)} if created else {})
-
-    rows, every = numbered(), read()
+    own = rows[source.timestamp_field].cast(UTC)
+    known = own
+    if created and by_creation:
+        known = ibis.ifelse(own > rows[created].cast(UTC), own, rows[created].cast(UTC))
     features = [feature.name for feature in view.features if feature.name in rows.columns]
-    if not created:
-        rows = rows.filter(_stands(rows, features))
-    rows = rows.select("_row", **version(rows))
-    own = rows["_own"]
+    rows = rows.select(
+        **{f"_key_{key}": rows[key] for key in keys},
+        _own=own,
+        _known=known,
+        _stands=_stands(rows, features),
+        **({"_created": rows[created].cast(UTC)} if created else {}),
+        **{f"_feature_{name}": rows[name] for name in names},
+    )
     if created:
-        later = ibis.ifelse(own > rows["_created"], own, rows["_created"])
-        rows = rows.mutate(_known=later if by_creation else own)
         entity = [f"_key_{key}" for key in keys]
         versions = ibis.window(group_by=[*entity, "_own", "_known"], order_by=ibis.desc("_created"))
         rows = rows.mutate(_rank=ibis.row_number().over(versions)).filter(ibis._._rank == 0)
-        gone = every.filter(_is_gone(every, features))
-        gone = gone.select(**version(gone)).distinct().mutate(_gone=True)
-        rows = rows.left_join(gone, [*entity, "_own", "_created"])
-        rows = rows.select("_row", "_known", *version(every), _stands=rows["_gone"].isnull())
-        rows = _newest_standing(rows, entity) if by_creation else rows.filter(ibis._._stands)
-    else:
-        rows = rows.mutate(_known=own)
-    seen = spine.asof_join(
+        rows = rows.drop("_rank")
+    rows = _newest_standing(rows, entity) if created and by_creation else rows.filter(ibis._._stands)
+    joined = spine.asof_join(
         rows,
         on=spine[instant] >= rows["_known"],
         predicates=[spine[in_spine] == rows[f"_key_{key}"] for key, in_spine in keys.items()],
     )
-    seen = seen.select(*spine.columns, "_own", _seen=seen["_row"])
+    live = joined["_own"].notnull()
     if view.ttl:
-        age = _epoch_us(seen[instant]) - _epoch_us(seen["_own"])
-        live = age <= view.ttl // timedelta(microseconds=1)
-        seen = seen.mutate(_seen=live.ifelse(seen["_seen"], None))
-    values = numbered()
-    values = values.select("_row", **{f"_feature_{name}": values[name] for name in names})
-    joined = seen.left_join(values, [("_seen", "_row")])
+        age = _epoch_us(joined[instant]) - _epoch_us(joined["_own"])
+        live &= age <= view.ttl // timedelta(microseconds=1)
     label = f"{view.projection.name_alias or view.name}__" if full_feature_names else ""
     return joined.select(
-        *spine.columns, **{f"{label}{name}": joined[f"_feature_{name}"] for name in names}
+        *spine.columns,
+        **{f"{label}{name}": live.ifelse(joined[f"_feature_{name}"], None) for name in names},
     )
 
 
@@ -371,12 +351,6 @@ def _stands(rows: ibis.Table, features: list[str]) -> Any:
     """Whether a row has a feature; one without any is a withdrawal."""
     known = _has_each(rows, features)
     return ibis.or_(*known) if known else ibis.literal(True)
-
-
-def _is_gone(rows: ibis.Table, features: list[str]) -> list[Any]:
-    """Whether a row has none, as a condition each: DuckDB need not read the next column of those that
-    fail the first."""
-    return [~has for has in _has_each(rows, features)] or [ibis.literal(False)]
 
 
 def _has_each(rows: ibis.Table, features: list[str]) -> list[Any]:

@@ -87,7 +87,7 @@ def write_groups(groups: Iterator[pa.Table], path: Path) -> None:
     head = next(groups)
     options = parquet_options(head.schema)
     with replacing(path) as temporary, pq.ParquetWriter(temporary, head.schema, **options) as writer:
-        for group in chain([head], groups):
+        for group in filter(len, chain([head], groups)):
             writer.write_table(group, row_group_size=len(group))
 
 

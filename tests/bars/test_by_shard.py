@@ -64,6 +64,20 @@ def test_versions_by_shard_are_those_of_all_landings_at_once(tmp_path, monkeypat
     assert files[0] == files[1], "no shard is left behind"
 
 
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_shard_may_have_no_bar_with_a_key(tmp_path, dated):
+    workspace = Workspace(tmp_path)
+    bars = markets.bars(2, 30, seed=1)
+    at = pd.Timestamp("2015-01-05 21:00", tz="UTC")
+    rows = bars if dated else bars.assign(date=pd.NaT)
+    land(workspace, Landing(rows, "csv", at, history="assumed"))
+    land(workspace, feed(at, ["ZZZ"]))
+    expected = bar_versions(each_landing(workspace), COVERAGE)
+    write_versions_by_shard(workspace, COVERAGE, ALONE, 30)
+    for found, wanted in zip(read_versions(workspace), expected, strict=True):
+        pd.testing.assert_frame_equal(found, wanted, check_exact=True, check_dtype=dated)
+
+
 def test_a_landing_that_is_cut_off_is_named(tmp_path):
     workspace = Workspace(tmp_path)
     path = land(workspace, feed(pd.Timestamp("2014-02-04", tz="UTC"), ["AAPL"]))
